@@ -1,0 +1,106 @@
+"""An AKS agent pool, as ARM lists it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from provisioner.apis import names
+
+# AKS: Linux pools, 1 to 12 characters (https://learn.microsoft.com/azure/aks/create-node-pools).
+POOL_NAME: Final = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)
+
+_VMSS_OF_PROVIDER_ID: Final = re.compile(
+    r"^azure:///subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Compute/"
+    r"virtualMachineScaleSets/aks-(?P<pool>[a-z0-9]+)-[0-9]+-vmss/virtualMachines/[^/]+$",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvisioningError:
+    """`properties.status.provisioningError`: why the pool's last operation failed."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentPool:
+    """An agent pool as last listed. `state` is the provisioningState, a free string of Azure's."""
+
+    name: str
+    state: str
+    vm_size: str
+    count: int
+    tags: Mapping[str, str]
+    node_labels: Mapping[str, str]
+    node_image_version: str = ""
+    error: ProvisioningError | None = None
+
+    @property
+    def claim_uid(self) -> str:
+        """Return the UID of the claim that the pool was made for, or an empty string."""
+        return self.tags.get(names.CLAIM_UID_TAG, "")
+
+    @property
+    def is_peers(self) -> bool:
+        """Tell whether Azure/gpu-provisioner made the pool: it marks its pools by these node labels, all of them."""
+        labels = self.node_labels
+        return (
+            any(label in labels for label in names.KAITO_OWNER_LABELS)
+            and names.NODEPOOL_LABEL in labels
+            and names.CREATION_TIMESTAMP_LABEL in labels
+            and names.MACHINE_TYPE_LABEL in labels
+            and not self.claim_uid
+        )
+
+    @property
+    def is_deleting(self) -> bool:
+        """Tell whether Azure is taking the pool down."""
+        return self.state.lower() == "deleting"
+
+    @property
+    def is_failed(self) -> bool:
+        """Tell whether the last operation on the pool failed; Azure keeps such a pool until somebody deletes it."""
+        return self.state.lower() in ("failed", "canceled")
+
+    @property
+    def is_succeeded(self) -> bool:
+        """Tell whether the pool's last operation has ended well."""
+        return self.state.lower() == "succeeded"
+
+
+def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
+    """Read an agent pool resource. Raises KeyError where it has no name, which ARM never sends."""
+    properties = raw.get("properties") or {}
+    error = (properties.get("status") or {}).get("provisioningError")
+    return AgentPool(
+        name=raw["name"],
+        state=properties.get("provisioningState") or "",
+        vm_size=properties.get("vmSize") or "",
+        count=properties.get("count") or 0,
+        tags=dict(properties.get("tags") or {}),
+        node_labels=dict(properties.get("nodeLabels") or {}),
+        node_image_version=properties.get("nodeImageVersion") or "",
+        error=_innermost(error) if error else None,
+    )
+
+
+def _innermost(raw: Mapping[str, Any]) -> ProvisioningError:
+    # The outer error often says no more than "the operation failed"; the cause is the first detail, nested at will.
+    while (details := raw.get("details")) and isinstance(details[0], Mapping) and details[0].get("message"):
+        raw = details[0]
+    return ProvisioningError(code=raw.get("code") or "", message=raw.get("message") or "")
+
+
+def pool_of_provider_id(provider_id: str) -> str:
+    """Return the agent pool that a scale set instance belongs to, empty where the ID is of no such instance."""
+    match = _VMSS_OF_PROVIDER_ID.match(provider_id)
+    return match["pool"].lower() if match else ""
+
+
+def resource_group_of_provider_id(provider_id: str) -> str:
+    """Return the lower-cased resource group of a scale set instance, empty where the ID is of no such instance."""
+    match = _VMSS_OF_PROVIDER_ID.match(provider_id)
+    return match["group"].lower() if match else ""

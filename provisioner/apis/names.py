@@ -1,0 +1,64 @@
+"""Labels, annotations, taints and finalizers, exactly as Karpenter, KAITO and AKS spell them."""
+
+from typing import Final
+
+# karpenter.sh/v1
+KARPENTER_GROUP: Final = "karpenter.sh"
+NODECLAIM_VERSION: Final = "v1"
+NODECLAIM_PLURAL: Final = "nodeclaims"
+NODECLAIM_API_VERSION: Final = f"{KARPENTER_GROUP}/{NODECLAIM_VERSION}"
+NODECLAIM_KIND: Final = "NodeClaim"
+
+TERMINATION_FINALIZER: Final = "karpenter.sh/termination"
+
+NODEPOOL_LABEL: Final = "karpenter.sh/nodepool"
+REGISTERED_LABEL: Final = "karpenter.sh/registered"
+INITIALIZED_LABEL: Final = "karpenter.sh/initialized"
+CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
+DO_NOT_SYNC_TAINTS_LABEL: Final = "karpenter.sh/do-not-sync-taints"
+UNREGISTERED_TAINT_KEY: Final = "karpenter.sh/unregistered"
+
+CAPACITY_TYPE_ON_DEMAND: Final = "on-demand"
+CAPACITY_TYPE_SPOT: Final = "spot"
+
+# kaito.sh
+KAITO_GROUP: Final = "kaito.sh"
+NODECLASS_KIND: Final = "KaitoNodeClass"
+NODECLASS_VERSION: Final = "v1alpha1"
+NODECLASS_PLURAL: Final = "kaitonodeclasses"
+# Karpenter labels claims and nodes with `<group>/<lower-case kind of the NodeClass>`.
+NODECLASS_LABEL: Final = f"{KAITO_GROUP}/{NODECLASS_KIND.lower()}"
+WORKSPACE_LABEL: Final = "kaito.sh/workspace"
+RAGENGINE_LABEL: Final = "kaito.sh/ragengine"
+# A claim with one of these is ours whatever its NodeClass says: claims older than nodeClassRef.group exist.
+KAITO_OWNER_LABELS: Final = (WORKSPACE_LABEL, RAGENGINE_LABEL)
+NODE_IMAGE_FAMILY_ANNOTATION: Final = "kaito.sh/node-image-family"
+
+# Node labels that Azure/gpu-provisioner puts on its agent pools; they are how its pools are told from a user's.
+MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"
+CREATION_TIMESTAMP_LABEL: Final = "kaito.sh/creation-timestamp"
+
+# kubernetes.io
+INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
+OS_LABEL: Final = "kubernetes.io/os"
+ARCH_LABEL: Final = "kubernetes.io/arch"
+REGION_LABEL: Final = "topology.kubernetes.io/region"
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+
+# AKS
+AKS_AGENT_POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
+AKS_NODE_IMAGE_VERSION_LABEL: Final = "kubernetes.azure.com/node-image-version"
+SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
+
+# Ours. What a restart needs to find a claim's agent pool again, written before the pool is asked for.
+AGENT_POOL_ANNOTATION: Final = "gpu-provisioner.kaito.sh/agent-pool"
+INSTANCE_TYPE_ANNOTATION: Final = "gpu-provisioner.kaito.sh/instance-type"
+
+# Tags on the agent pool: proof of ownership. A tag name must not contain `<>%&\?/`, hence no slash.
+CLAIM_TAG: Final = "gpu-provisioner.kaito.sh.nodeclaim"
+CLAIM_UID_TAG: Final = "gpu-provisioner.kaito.sh.nodeclaim-uid"
+
+NVIDIA_GPU: Final = "nvidia.com/gpu"
+AMD_GPU: Final = "amd.com/gpu"
+# KAITO requests `storage` and means the OS disk. No Node ever offers a resource of that name.
+STORAGE: Final = "storage"

@@ -1,0 +1,1 @@
+"""What is known about GPUs without asking anybody. Pure."""

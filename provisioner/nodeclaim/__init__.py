@@ -1,0 +1,1 @@
+"""The provisioner controller: NodeClaims become agent pools. One file a phase; the phases are pure."""
