@@ -1,1 +1,1 @@
-"""The only place that speaks to the Kubernetes API."""
+"""The only place that speaks Kubernetes: API access, watch, store, work queue, events, metrics and probes."""

@@ -1,0 +1,37 @@
+"""Where the API server is and who we are, once for our own calls and for kopf's watches.
+
+Both must reach the same server by the same credentials: left alone, kopf and the client library choose differently
+(host from the environment or by DNS name, kubeconfig or service account first, credential plugins or none).
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+__all__ = ["ConfigException", "load_configuration"]
+
+# Where the kubelet mounts a pod's service account: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
+_TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_DEFAULT_KUBECONFIG: Final = "~/.kube/config"
+
+
+async def load_configuration() -> Any:
+    """Return the client configuration: `$KUBECONFIG` where set, else the pod's service account, else `~/.kube/config`.
+
+    Inside a cluster the token file is read again every minute. Raises `ConfigException` where none of the three is
+    there or can be read.
+    """
+    configuration = Configuration()
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if not kubeconfig and _TOKEN_FILE.exists():
+        load_incluster_config(client_configuration=configuration)
+    else:
+        # The path is passed even where it is the default: the library reads the variable once, at its import.
+        # What a credential plugin renews stays in memory: the user's file is not ours to write.
+        await load_kube_config(
+            config_file=kubeconfig or _DEFAULT_KUBECONFIG, client_configuration=configuration, persist_config=False
+        )
+    return configuration

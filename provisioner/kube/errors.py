@@ -1,0 +1,45 @@
+"""What a call to the Kubernetes API can fail with, in the terms a reconciler decides by."""
+
+
+class KubeError(Exception):
+    """A call did not do what was asked. `status` is the HTTP status, 0 where no answer came."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        # The machine-readable reason of the API's Status object: `AlreadyExists` and `Conflict` are both a 409.
+        self.reason = reason
+
+
+# The names say what is the case, as the API's own reasons do; an `Error` behind each would say nothing more.
+
+
+class Conflict(KubeError):
+    """409: the object has changed since it was read, or exists already."""
+
+
+class Gone(KubeError):
+    """404: the object is not there any more, or its kind is not served (yet)."""
+
+
+class Rejected(KubeError):
+    """400, 422 and the like: the API server will never take this body."""
+
+
+class Forbidden(KubeError):
+    """403: the message names the verb and the resource that a role lacks, or the policy that objects."""
+
+
+class Unavailable(KubeError):
+    """No usable answer: 5xx, 429, 401, a broken connection, a timeout. A write may have been carried out all the same.
+
+    `retry_after` is in seconds, from the Retry-After header.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None, lost: bool = False
+    ) -> None:
+        super().__init__(message, status=status, reason=reason)
+        self.retry_after = retry_after
+        # True where the connection broke before an answer came, so that repeating a read at once makes sense.
+        self.lost = lost

@@ -1,0 +1,141 @@
+"""One HTTP call to the Kubernetes API: raw dicts in and out, every failure as one of `provisioner.kube.errors`."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from provisioner.kube.access import ConfigException, load_configuration
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
+
+_log = logging.getLogger(__name__)
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+# Seconds. An API server answers in milliseconds; its own limit for a request is 60 s (--request-timeout).
+REQUEST_TIMEOUT: Final = 30.0
+# A broken connection says little about the server: a kept-alive one may have been cut long ago, an API server behind
+# the load balancer been replaced. Three attempts within 0.3 s; a server that is away takes longer than a read may.
+_READ_ATTEMPTS: Final = 3
+# Characters of an answer that is not a Status object, a proxy's error page for instance.
+_MAX_FOREIGN_MESSAGE: Final = 256
+
+
+class Transport:
+    """The connection. Use as `async with`; one instance serves any number of concurrent calls."""
+
+    def __init__(self, *, request_timeout: float = REQUEST_TIMEOUT, user_agent: str = "gpu-provisioner") -> None:
+        """Take the limit of one call in seconds, body included."""
+        self._timeout = request_timeout
+        self._user_agent = user_agent
+        self._client: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._client = ApiClient(configuration=await load_configuration())
+        self._client.user_agent = self._user_agent
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client, self._client = self._client, None
+        await client.close()
+
+    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+        """GET, repeated at once where the connection broke: a kept-alive connection may be dead without our knowing."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Unavailable) and error.lost),
+            stop=stop_after_attempt(_READ_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.1),
+            reraise=True,
+        )
+        return await retrying(self.call, "GET", path, query=query)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Send one request and return the parsed answer. Raises a `KubeError`.
+
+        No PATCH or POST is ever repeated. A GET or DELETE whose connection broke is, once, by aiohttp itself.
+        """
+        try:
+            return await self._send(method, path, query=query, body=body, content_type=content_type)
+        except Unavailable as error:
+            if error.status != 401:
+                raise
+            # The token has expired, and nothing was done. The new one goes into the connection that is there: a new
+            # connection would break the calls that are under way on the old one.
+            try:
+                renewed = await load_configuration()
+            except (ConfigException, OSError) as cause:
+                raise error from cause
+            self._client.configuration.api_key = renewed.api_key
+            self._client.configuration.refresh_api_key_hook = renewed.refresh_api_key_hook
+        return await self._send(method, path, query=query, body=body, content_type=content_type)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> dict[str, Any]:
+        what = f"{method} {path}"
+        try:
+            request = await self._client.param_serialize(
+                method=method,
+                resource_path=path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=self._timeout))
+            data = await answer.read()
+        except TimeoutError as error:
+            raise Unavailable(f"{what}: no answer within {self._timeout:g} s") from error
+        except (aiohttp.ClientError, ConfigException, OSError) as error:
+            raise Unavailable(f"{what}: {error or type(error).__name__}", lost=True) from error
+        if answer.status >= 400:
+            raise _failure(what, answer.status, answer.headers, data)
+        try:
+            parsed = json.loads(data)
+        except ValueError as error:
+            raise Unavailable(f"{what}: the answer is not JSON", status=answer.status) from error
+        if not isinstance(parsed, dict):
+            raise Unavailable(f"{what}: the answer is no object", status=answer.status)
+        return parsed
+
+
+def _failure(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
+    details: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        parsed = json.loads(data)
+        if isinstance(parsed, dict) and parsed.get("kind") == "Status":
+            details = parsed
+    told = details.get("message") or data[:_MAX_FOREIGN_MESSAGE].decode(errors="replace").strip() or "no explanation"
+    message = f"{what}: {status}: {told}"
+    reason = str(details.get("reason") or "")
+    if status == 401 or status == 429 or status >= 500:
+        return Unavailable(message, status=status, reason=reason, retry_after=_seconds(headers.get("Retry-After")))
+    known = {403: Forbidden, 404: Gone, 409: Conflict}
+    return known.get(status, Rejected)(message, status=status, reason=reason)
+
+
+def _seconds(header: str | None) -> float | None:
+    # The API server sends whole seconds; the date form, which a proxy may send, is not worth a clock.
+    return float(header) if header and header.isdecimal() and header.isascii() and len(header) < 6 else None

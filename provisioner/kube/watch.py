@@ -1,0 +1,247 @@
+"""The watches, by kopf: it lists, watches, reconnects and discovers; we take each event and do nothing with it here.
+
+kopf runs in a thread with an event loop of its own. In ours it would take over SIGINT and SIGTERM, and at its end it
+cancels every task that was created since its start, since it cannot tell its own from others': a PUT to Azure in
+flight among them. Callbacks come back to the caller's loop, in the order of the events.
+
+Only `on.event` handlers are used: they store nothing on the objects and write nothing. With any other kind kopf
+manages a finalizer, and `settings.persistence.finalizer` must never name ours: kopf would take it off.
+"""
+
+import asyncio
+import functools
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import kopf
+
+# Not public, but the type of a parameter of kopf.operator: what kopf sees is to be had nowhere else.
+from kopf._cogs.structs.references import Insights
+
+from provisioner.apis import names
+from provisioner.kube.access import load_configuration
+from provisioner.kube.errors import Gone, KubeError
+from provisioner.kube.transport import Transport
+
+_log = logging.getLogger(__name__)
+
+EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+Handler = Callable[[EventType, dict[str, Any]], None]
+
+# Seconds.
+_SERVER_TIMEOUT: Final = 300
+_REQUEST_TIMEOUT: Final = 30.0
+_CONNECT_TIMEOUT: Final = 10.0
+_CHECK_INTERVAL: Final = 30.0
+# Objects a page of the first list.
+_CHUNK: Final = 500
+
+_CLAIMS: Final = (names.KARPENTER_GROUP, names.NODECLAIM_VERSION, names.NODECLAIM_PLURAL)
+_NODES: Final = ("", "v1", "nodes")
+_NODE_CLASSES: Final = (names.KAITO_GROUP, names.NODECLASS_VERSION, names.NODECLASS_PLURAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Called with each event, in the loop that awaits `run_watch`; must not wait and should not raise.
+
+    An object that was there before the watch is ADDED, and comes again as such whenever a watch has to list anew.
+    A deletion that falls into the gap before such a list is never told of: full lists have to find it.
+    """
+
+    on_claim: Handler
+    on_node: Handler
+    on_node_class: Handler
+
+
+async def run_watch(*, callbacks: Callbacks, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+    """Watch NodeClaims, Nodes and KaitoNodeClasses until `stop` is set. `ready` is set once kopf has started.
+
+    A kind whose CRD is missing is watched as soon as it is installed. Raises what kopf dies of: no access to the
+    cluster, or an answer to a watch that no repetition helps.
+    """
+    await _Watch(callbacks, ready).run(stop)
+
+
+class _Watch:
+    """One life of kopf in its thread."""
+
+    def __init__(self, callbacks: Callbacks, ready: asyncio.Event | None) -> None:
+        self._home = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._home.create_future()
+        self._callbacks = callbacks
+        self._ready = ready
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._stop_kopf: Callable[[], object] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        _quieten()
+        # A daemon: should kopf not come to its end, the process still can.
+        threading.Thread(target=self._thread, name="kopf", daemon=True).start()
+        stopped = asyncio.create_task(stop.wait())
+        either: set[asyncio.Future[Any]] = {stopped, self._ended}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            self._stop()
+            # Not awaited as such: a cancellation of ours must not cancel the future that the thread will set.
+            await asyncio.wait([self._ended])
+        self._ended.result()
+        if not stop.is_set():
+            raise RuntimeError("kopf has ended by itself")
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopping = True
+            if self._stop_kopf is not None:
+                self._stop_kopf()
+
+    def _thread(self) -> None:
+        try:
+            asyncio.run(self._operate())
+        except BaseException as error:  # noqa: BLE001 -- whatever it is, it is raised where run_watch is awaited
+            self._home.call_soon_threadsafe(self._ended.set_exception, error)
+        else:
+            self._home.call_soon_threadsafe(self._ended.set_result, None)
+
+    async def _operate(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with Transport() as transport:
+            again = True
+            while again:
+                stop, insights = asyncio.Event(), Insights()
+                with self._lock:
+                    if self._stopping:
+                        return
+                    self._stop_kopf = functools.partial(loop.call_soon_threadsafe, stop.set)
+                # Before kopf starts: what starts later is kopf's to cancel.
+                check = asyncio.create_task(_stop_at_a_missed_kind(stop, transport=transport, insights=insights))
+                try:
+                    await kopf.operator(
+                        registry=self._registry(),
+                        settings=_settings(),
+                        insights=insights,
+                        clusterwide=True,
+                        standalone=True,
+                        stop_flag=stop,
+                    )
+                finally:
+                    again = check.done()
+                    check.cancel()
+                    with self._lock:
+                        self._stop_kopf = None
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry, id="access", retries=5, backoff=5)(_login)
+        kopf.on.startup(registry=registry, id="ready")(self._on_startup)
+        for (group, version, plural), handler in (
+            (_CLAIMS, self._callbacks.on_claim),
+            (_NODES, self._callbacks.on_node),
+            (_NODE_CLASSES, self._callbacks.on_node_class),
+        ):
+            kopf.on.event(group, version, plural, registry=registry, id=plural)(self._forwarder(handler))
+        return registry
+
+    async def _on_startup(self, **_: Any) -> None:
+        if self._ready is not None:
+            self._home.call_soon_threadsafe(self._ready.set)
+
+    def _forwarder(self, handler: Handler) -> Callable[..., Any]:
+        async def forward(event: Any, **_: Any) -> None:
+            # kopf has no type for what it listed itself.
+            self._home.call_soon_threadsafe(handler, event["type"] or "ADDED", event["object"])
+
+        return forward
+
+
+async def _stop_at_a_missed_kind(stop: asyncio.Event, *, transport: Transport, insights: Insights) -> None:
+    """Stop kopf once a kind is served and kopf does not see it.
+
+    kopf looks at what is served when a CRD changes. Where the API server that it then asks is behind the one that has
+    told of the change, or while kopf lists CRDs anew after a broken connection, it misses the kind, and for good.
+    Twice in a row, because the two of us never look at quite the same moment.
+    """
+    before: set[tuple[str, str, str]] = set()
+    while True:
+        await asyncio.sleep(_CHECK_INTERVAL)
+        watched = {(resource.group, resource.version, resource.plural) for resource in insights.watched_resources}
+        missed = {
+            kind for kind in (_CLAIMS, _NODE_CLASSES) if kind not in watched and await _is_served(transport, kind)
+        }
+        if repeated := missed & before:
+            _log.warning("kopf has missed %s, starting it again", ", ".join(plural for _, _, plural in repeated))
+            stop.set()
+            return
+        before = missed
+
+
+async def _is_served(transport: Transport, kind: tuple[str, str, str]) -> bool:
+    group, version, plural = kind
+    try:
+        found = await transport.read(f"/apis/{group}/{version}")
+    except Gone:
+        return False
+    except KubeError as error:
+        _log.debug("What is served of %s could not be read: %s", group, error)
+        return False
+    return any(resource.get("name") == plural for resource in found.get("resources") or ())
+
+
+class _Backoffs:
+    """Seconds between the attempts of a request, for ever.
+
+    kopf gives up, and the process with it, after as many attempts as `len` tells; so there is no `__len__`.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 1, 2, 3, 5, 8, 13, 21), itertools.repeat(30))
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # kopf's Events are not deduplicated; ours are in provisioner.kube.events.
+    settings.posting.enabled = False
+    # Off would spare us the right to list CRDs, and would leave a CRD that is installed later unserved.
+    settings.scanning.disabled = False
+    settings.watching.server_timeout = _SERVER_TIMEOUT
+    settings.watching.chunk_size = _CHUNK
+    settings.networking.request_timeout = _REQUEST_TIMEOUT
+    settings.networking.connect_timeout = _CONNECT_TIMEOUT
+    settings.networking.error_backoffs = _Backoffs()
+    # Otherwise kopf kills the process, ten minutes after an end that it did not ask for itself.
+    settings.process.ultimate_exiting_timeout = None
+    return settings
+
+
+async def _login(**_: Any) -> kopf.ConnectionInfo:
+    """Return our own access as kopf takes it. kopf asks again whenever the server answers 401."""
+    configuration = await load_configuration()
+    header = await configuration.get_api_key_with_prefix("BearerToken") or ""
+    scheme, _separator, token = header.rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        proxy_url=configuration.proxy,
+        # As kubernetes.aio has it: proxies from the environment, with NO_PROXY respected.
+        trust_env=True,
+    )
+
+
+def _quieten() -> None:
+    # At INFO kopf reports each handled event. Two warnings say nothing: that signals are ignored outside of the main
+    # thread, which is what the thread is for, and that a kind is not served (yet), at every change of any CRD.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
