@@ -37,6 +37,11 @@ _SERVER_TIMEOUT: Final = 300
 _REQUEST_TIMEOUT: Final = 30.0
 _CONNECT_TIMEOUT: Final = 10.0
 _CHECK_INTERVAL: Final = 30.0
+_KOPF_LOGGERS: Final = {
+    "kopf": logging.WARNING,
+    "kopf._core.reactor.running": logging.ERROR,
+    "kopf._core.reactor.observation": logging.ERROR,
+}
 # Objects a page of the first list.
 _CHUNK: Final = 500
 
@@ -92,6 +97,8 @@ class _Watch:
             self._stop()
             # Not awaited as such: a cancellation of ours must not cancel the future that the thread will set.
             await asyncio.wait([self._ended])
+            # Looked at even where a cancellation keeps it from being raised, or asyncio complains of it.
+            self._ended.exception()
         self._ended.result()
         if not stop.is_set():
             raise RuntimeError("kopf has ended by itself")
@@ -99,6 +106,9 @@ class _Watch:
     def _stop(self) -> None:
         with self._lock:
             self._stopping = True
+            # What kopf says from here on is about requests that it has cut off itself.
+            for name in _KOPF_LOGGERS:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             if self._stop_kopf is not None:
                 self._stop_kopf()
 
@@ -112,6 +122,7 @@ class _Watch:
 
     async def _operate(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_stray_error)
         async with Transport() as transport:
             again = True
             while again:
@@ -136,6 +147,11 @@ class _Watch:
                     check.cancel()
                     with self._lock:
                         self._stop_kopf = None
+
+    def _on_stray_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # kopf leaves tasks behind when it is stopped while it starts; they fail on its closed session.
+        if not self._stopping:
+            loop.default_exception_handler(context)
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -242,6 +258,5 @@ async def _login(**_: Any) -> kopf.ConnectionInfo:
 def _quieten() -> None:
     # At INFO kopf reports each handled event. Two warnings say nothing: that signals are ignored outside of the main
     # thread, which is what the thread is for, and that a kind is not served (yet), at every change of any CRD.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
-    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
+    for name, level in _KOPF_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,128 @@
+"""The VM sizes of one region, as Compute's Resource SKUs lists them for this subscription.
+
+https://learn.microsoft.com/rest/api/compute/resource-skus/list. Read as plain JSON: a region has about 1,500 entries in
+5 MB, and building the SDK's models of them holds the event loop for a second.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from provisioner.azure.session import AzureSession
+
+# The newest that there is of this API.
+API_VERSION: Final = "2021-07-01"
+# Seconds for all pages.
+TIMEOUT: Final = 60.0
+
+_LOCATION: Final = re.compile(r"[a-z0-9]{2,60}", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sku:
+    """One VM size, spelled as Azure spells it.
+
+    `gpus` is the capability as listed, which is absent for some GPU sizes and set for some FPGAs; `restricted` means
+    that this subscription may not use the size in the region at all; `zones` are those that it may use.
+    """
+
+    name: str
+    family: str
+    vcpus: int
+    memory_gib: float
+    gpus: int | None
+    architecture: Literal["amd64", "arm64"]
+    restricted: bool
+    zones: tuple[str, ...]
+
+
+class SkuCatalogue:
+    """What was last listed. Empty until the first refresh: which sizes there are is then Azure's to judge."""
+
+    def __init__(self, session: AzureSession, *, location: str, clock: Callable[[], float]) -> None:
+        """Take the region in either form, `eastus` or `East US`, and a clock in monotonic seconds."""
+        self._session = session
+        self._location = location.replace(" ", "").lower()
+        if not _LOCATION.fullmatch(self._location):
+            raise ValueError(f"{location[:80]!r} is no Azure region such as eastus")
+        self._clock = clock
+        self._skus: Mapping[str, Sku] = {}
+        self._fetched_at: float | None = None
+
+    @property
+    def location(self) -> str:
+        """Return the region in Azure's short form."""
+        return self._location
+
+    @property
+    def age(self) -> float | None:
+        """Return the seconds since the list was fetched, None where it never was."""
+        return None if self._fetched_at is None else self._clock() - self._fetched_at
+
+    def get(self, name: str) -> Sku | None:
+        """Return the size of that name, in any case. None says nothing as long as `age` is None."""
+        return self._skus.get(name.lower())
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all sizes."""
+        return tuple(sku.name for sku in self._skus.values())
+
+    async def refresh(self) -> None:
+        """Fetch the list. Raises ArmFailure and then keeps what it had."""
+        started = self._clock()
+        items = await self._session.list(
+            f"{self._session.target.subscription_path}/providers/Microsoft.Compute/skus",
+            operation="skus.list",
+            timeout=TIMEOUT,
+            query={"api-version": API_VERSION, "$filter": f"location eq '{self._location}'"},
+        )
+        self._skus = await asyncio.to_thread(_parse_all, items, self._location)
+        self._fetched_at = started
+
+
+def _parse_all(items: Iterable[Mapping[str, Any]], location: str) -> Mapping[str, Sku]:
+    found = {}
+    for item in items:
+        # The list holds disks and host groups too.
+        if item.get("resourceType") == "virtualMachines" and (sku := _parse(item, location)) is not None:
+            found[sku.name.lower()] = sku
+    return found
+
+
+def _parse(item: Mapping[str, Any], location: str) -> Sku | None:
+    """Return the size, None where an entry lacks what makes it one: the others are worth having all the same."""
+    try:
+        capabilities = {entry["name"]: entry["value"] for entry in item.get("capabilities") or ()}
+        gpus = capabilities.get("GPUs")
+        restricted, closed = _restrictions(item, location)
+        zones = {zone for info in item.get("locationInfo") or () for zone in info.get("zones") or ()}
+        return Sku(
+            name=item["name"],
+            family=item.get("family") or "",
+            vcpus=int(capabilities["vCPUs"]),
+            memory_gib=float(capabilities["MemoryGB"]),
+            gpus=int(gpus) if gpus is not None else None,
+            architecture="arm64" if str(capabilities.get("CpuArchitectureType")).lower() == "arm64" else "amd64",
+            restricted=restricted,
+            zones=tuple(sorted(zones - closed)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _restrictions(item: Mapping[str, Any], location: str) -> tuple[bool, set[str]]:
+    """Return whether the whole region is closed to us, and the zones that are."""
+    restricted, closed = False, set[str]()
+    for restriction in item.get("restrictions") or ():
+        info = restriction.get("restrictionInfo") or {}
+        kind = str(restriction.get("type")).lower()
+        where = [str(name).lower() for name in info.get("locations") or restriction.get("values") or (location,)]
+        if location not in where:
+            continue
+        if kind == "location":
+            restricted = True
+        elif kind == "zone":
+            closed.update(info.get("zones") or ())
+    return restricted, closed
