@@ -23,7 +23,7 @@ DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)
 
 AWAITING_REASON: Final = "AwaitingReconciliation"
 AWAITING_MESSAGE: Final = "object is awaiting reconciliation"
-# The API server refuses longer ones; KAITO shows the first 256 bytes, so what matters stands in front.
+# The CRD takes sixteen times as much; KAITO shows the first 256 bytes, so what matters stands in front.
 MAX_MESSAGE: Final = 2048
 
 
@@ -56,10 +56,12 @@ def parse_conditions(raw: object, *, fallback: datetime) -> tuple[Condition, ...
     for item in raw if isinstance(raw, list) else ():
         if not isinstance(item, dict) or item.get("status") not in ("True", "False", "Unknown"):
             continue
+        if not isinstance(item.get("type"), str):
+            continue
         generation = item.get("observedGeneration")
         result.append(
             Condition(
-                type=str(item.get("type")),
+                type=item["type"],
                 status=item["status"],
                 reason=str(item.get("reason") or ""),
                 message=str(item.get("message") or ""),
@@ -85,8 +87,12 @@ class ConditionSet:
         """Start from the stored conditions; missing ones become Unknown as of the object's creation."""
         self._generation = generation
         self._now = now
-        self._deleting = deleting
-        self._conditions = {condition.type: condition for condition in existing}
+        # Deletion is a new generation, but none in which anything has to be decided anew: a claim that is Ready stays
+        # Ready until its node is gone.
+        self._conditions = {
+            condition.type: replace(condition, observed_generation=generation) if deleting else condition
+            for condition in existing
+        }
         missing = [kind for kind in (*DEPENDENTS, READY) if kind not in self._conditions]
         for kind in missing:
             self._conditions[kind] = Condition(
@@ -120,9 +126,9 @@ class ConditionSet:
         self._set(kind, "False", reason, message)
 
     def observe(self, kind: str) -> None:
-        """Confirm a decided condition at the present generation (deletion bumps the generation)."""
+        """Confirm a decided condition at the present generation; one that somebody wrote without a reason gets one."""
         condition = self._conditions[kind]
-        self._set(kind, condition.status, condition.reason, condition.message)
+        self._set(kind, condition.status, condition.reason or kind, condition.message)
 
     def _set(self, kind: str, status: Status, reason: str, message: str) -> None:
         if not reason:
@@ -136,9 +142,6 @@ class ConditionSet:
             last_transition=old.last_transition if old and old.status == status else self._now,
             observed_generation=self._generation,
         )
-        if self._deleting:
-            for other, condition in self._conditions.items():
-                self._conditions[other] = replace(condition, observed_generation=self._generation)
 
     def result(self) -> tuple[Condition, ...]:
         """Return all conditions, oldest transition first, the recomputed root last."""

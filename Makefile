@@ -1,0 +1,74 @@
+# Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCKS := .ci/locks
+
+# Simulated seconds a real second in the demo; KEEP=1 leaves the cluster running until Ctrl-C.
+SPEED ?= 30
+KEEP ?=
+
+.PHONY: help demo test lint types layers unit scenarios control-plane lock format clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(READY) control-plane ## show a NodeClaim become a GPU node and go away again
+	@$(BIN)/python -m fakes.demo --speed $(SPEED) $(if $(KEEP),--keep)
+
+test: lint types layers control-plane ## everything that CI checks
+	$(BIN)/pytest
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+layers: $(READY) ## the layers of the package, by import-linter
+	$(BIN)/lint-imports
+
+unit: $(READY) ## the tests that need nothing but Python
+	$(BIN)/pytest -m "not real"
+
+scenarios: $(READY) control-plane ## the tests on the real control plane
+	$(BIN)/pytest -m real
+
+control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
+	@$(BIN)/python -m fakes.cluster --build-only
+
+lock: $(READY) ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
+	  --upgrade pyproject.toml --output-file $(LOCKS)/runtime.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
+	  --upgrade --extra test pyproject.toml --output-file $(LOCKS)/test.txt
+
+format: $(READY) ## ruff format and its fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove the virtual environment and the caches in the checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+# uv where the machine has it: seconds instead of a minute. Both check the hashes.
+$(READY): $(LOCKS)/test.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@echo "setting up the virtual environment in $(VENV) ..."
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --clear --python $(PYTHON) $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCKS)/test.txt; \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	else \
+	  $(PYTHON) -m venv --clear $(VENV); \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes -r $(LOCKS)/test.txt; \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	fi
+	@touch $@

@@ -1,0 +1,165 @@
+"""`python -m fakes.demo`: the whole way of one NodeClaim, on this machine alone."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from fakes.aks import FakeAks, claim_name
+from fakes.azure.settings import Settings as AzureSettings
+from fakes.cluster.api import ApiClient
+from fakes.cluster.real import RealCluster
+from fakes.controller import ControllerProcess
+from fakes.demo.screen import Screen, clock_text
+from fakes.demo.snapshot import Snapshot, read_claim, read_node, read_pool
+
+_CLAIM: Final = Path(__file__).with_name("nodeclaim.yaml")
+_CLAIMS: Final = "/apis/karpenter.sh/v1/nodeclaims"
+_POLL: Final = 0.2
+# Simulated seconds in which the ready node is there to be looked at.
+_PAUSE: Final = 60.0
+# Real seconds that either half may take; far more than it does.
+_PATIENCE: Final = 180.0
+_LOG_LINES: Final = 15
+
+
+class DemoFailed(Exception):
+    """The demo did not come to its end."""
+
+
+class Demo:
+    """One run: a fake AKS, the real controller beside it, and one claim."""
+
+    def __init__(self, aks: FakeAks, controller: ControllerProcess, screen: Screen) -> None:
+        self._aks = aks
+        self._controller = controller
+        self._screen = screen
+        self._client: ApiClient = aks.cluster.client()
+        self._seen = Snapshot()
+        self._written_at = 0.0
+
+    async def run(self) -> None:
+        """Write the claim, follow it to Ready, delete it, follow it until nothing is left. Raises DemoFailed."""
+        claim = yaml.safe_load(_CLAIM.read_text())
+        # Another name than that of the file, which is left for whoever goes on by hand.
+        name = claim["metadata"]["name"] = claim_name()
+        self._written_at = self._aks.azure.clock.now()
+        await asyncio.to_thread(self._client.request, "POST", _CLAIMS, body=claim)
+        await self._follow(lambda now: name in now.claims and now.claims[name].stages["Ready"] == "True")
+        ready_at = self._at()
+        await self._follow(lambda _: self._at() > ready_at + _PAUSE)
+        await asyncio.to_thread(self._client.request, "DELETE", f"{_CLAIMS}/{name}")
+        await self._follow(lambda now: not (now.claims or now.pools or now.nodes))
+        self._screen.say(
+            f"Ready after {clock_text(ready_at)}, gone again after {clock_text(self._at())} of simulated time."
+        )
+        calls = ", ".join(f"{number} {call}" for call, number in sorted(Counter(self._calls()).items()))
+        self._screen.say(f"ARM calls of the controller: {calls}.")
+
+    async def look_on(self) -> None:
+        """Show what happens until cancelled."""
+        while True:
+            await self._look()
+            await asyncio.sleep(_POLL)
+
+    async def _follow(self, reached: Callable[[Snapshot], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not reached(await self._look()):
+            if self._controller.process.returncode is not None:
+                raise DemoFailed(f"the controller has ended with code {self._controller.process.returncode}")
+            if time.monotonic() > deadline:
+                raise DemoFailed("this takes too long")
+            await asyncio.sleep(_POLL)
+
+    async def _look(self) -> Snapshot:
+        claims, nodes = await asyncio.gather(self._list(_CLAIMS), self._list("/api/v1/nodes"))
+        listed = self._aks.pools()
+        pools = [pool for pool in listed if pool["properties"]["mode"] != "System"]
+        system = {pool["name"] for pool in listed} - {pool["name"] for pool in pools}
+        now = Snapshot(
+            claims={claim.name: claim for claim in map(read_claim, claims)},
+            pools={pool.name: pool for pool in map(read_pool, pools)},
+            nodes={node.name: node for node in map(read_node, nodes) if node.pool not in system},
+        )
+        self._screen.show(now, at=self._at(), changes=now.changes_since(self._seen), calls=self._calls())
+        self._seen = now
+        return now
+
+    async def _list(self, path: str) -> list[dict[str, Any]]:
+        answer = await asyncio.to_thread(self._client.request, "GET", path)
+        return list(answer["items"])
+
+    def _calls(self) -> list[str]:
+        return [call.operation for call in self._aks.azure.calls if call.operation.partition(".")[0] != "entra"]
+
+    def _at(self) -> float:
+        return self._aks.azure.clock.now() - self._written_at
+
+
+async def main_async(*, speed: float, keep: bool) -> int:
+    """Run the demo. Returns the exit code."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gpu-provisioner-demo-") as folder, Screen(speed=speed) as screen:
+        screen.say("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, ARM and Entra on loopback")
+        async with FakeAks(RealCluster(), azure=AzureSettings(scale=speed)) as aks:
+            environment = {
+                **aks.environment(),
+                # The controller's own pace is in real seconds: made as much faster as the fake time is.
+                "INVENTORY_BUSY_SECONDS": "1",
+                "INVENTORY_IDLE_SECONDS": "5",
+                "LOG_FORMAT": "text",
+            }
+            async with ControllerProcess(environment, log=Path(folder) / "controller.log") as controller:
+                await controller.wait_started()
+                screen.say(f"ready after {time.monotonic() - started:.1f} s, with `provisioner run` beside it\n")
+                screen.say("A NodeClaim as KAITO writes it; the minutes are simulated ones:")
+                demo = Demo(aks, controller, screen)
+                try:
+                    await demo.run()
+                except DemoFailed as error:
+                    tail = "\n".join(controller.log_text().splitlines()[-_LOG_LINES:])
+                    screen.say(f"FAILED: {error}. The controller's last words:\n{tail}")
+                    return 1
+                if keep:
+                    await _keep(aks, demo, screen)
+                    return 0
+    print("\nThe same by hand: `make demo KEEP=1` leaves all of this running and prints the commands.")
+    return 0
+
+
+async def _keep(aks: FakeAks, demo: Demo, screen: Screen) -> None:
+    screen.say(
+        "\nThe cluster is running until Ctrl-C. In another terminal:\n"
+        f"  export KUBECONFIG={aks.cluster.kubeconfig} PATH={aks.cluster.kubectl.parent}:$PATH\n"
+        f"  kubectl apply -f {_CLAIM} && kubectl get nodeclaims -w\n"
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    looking = asyncio.create_task(demo.look_on())
+    await stop.wait()
+    looking.cancel()
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m fakes.demo", description=__doc__)
+    parser.add_argument("--speed", type=float, default=30.0, help="simulated seconds a real second (default: 30)")
+    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    options = parser.parse_args()
+    try:
+        return asyncio.run(main_async(speed=options.speed, keep=options.keep))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

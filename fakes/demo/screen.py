@@ -1,0 +1,93 @@
+"""Shows a person what happens while it happens: a live table on a terminal, a line a change everywhere else."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fakes.demo.snapshot import Claim, Snapshot
+
+_MARKS: Final = {"True": ("yes", "green"), "False": ("no", "red"), "Unknown": ("...", "yellow"), "": ("", "")}
+_RECENT_CALLS: Final = 6
+
+
+def clock_text(seconds: float) -> str:
+    """Return simulated seconds as minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Screen:
+    """Where the demo shows itself; use as `with`. Times are simulated seconds since the claim was written."""
+
+    def __init__(self, *, speed: float) -> None:
+        self._console = Console(highlight=False)
+        self._speed = speed
+        self._live = Live(console=self._console, refresh_per_second=8, transient=True)
+        self._history: list[tuple[float, str]] = []
+
+    def __enter__(self) -> "Screen":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+            # The table goes with the live display; what happened stays readable in the scrollback.
+            for at, line in self._history:
+                self._print(at, line)
+
+    def say(self, text: str) -> None:
+        """Print a line beside the table."""
+        self._console.print(text, soft_wrap=True)
+
+    def show(self, snapshot: Snapshot, *, at: float, changes: Iterable[str], calls: Sequence[str]) -> None:
+        """Bring the table up to date, and tell of the changes where there is no table."""
+        for change in changes:
+            self._history.append((at, change))
+            if not self._console.is_terminal:
+                self._print(at, change)
+        if self._console.is_terminal:
+            self._live.update(self._tables(snapshot, at=at, calls=calls))
+
+    def _print(self, at: float, line: str) -> None:
+        self._console.print(Text(f"  {clock_text(at):>6}  {line}"), soft_wrap=True)
+
+    def _tables(self, snapshot: Snapshot, *, at: float, calls: Sequence[str]) -> RenderableType:
+        title = f"simulated time {clock_text(at)} ({self._speed:g} times as fast as real)"
+        claims = _table("NodeClaims", "name", "launched", "registered", "initialized", "ready", "waits for")
+        for claim in snapshot.claims.values():
+            claims.add_row(claim.name, *map(_mark, claim.stages.values()), _waits_for(claim))
+        pools = _table("AKS agent pools", "name", "VM size", "provisioningState")
+        for pool in snapshot.pools.values():
+            pools.add_row(pool.name, pool.size, pool.state)
+        nodes = _table("Nodes", "name", "agent pool", "status", "GPUs")
+        for node in snapshot.nodes.values():
+            nodes.add_row(node.name, node.pool, node.ready, node.gpus)
+        counts = Counter(calls)
+        arm = _table("ARM calls of the controller", "call", "times")
+        for call, number in counts.most_common(_RECENT_CALLS):
+            arm.add_row(call, str(number))
+        return Group(Text(title, style="bold"), claims, pools, nodes, arm)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", expand=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _mark(status: str) -> Text:
+    text, style = _MARKS.get(status, (status, ""))
+    return Text(text, style=style)
+
+
+def _waits_for(claim: Claim) -> Text:
+    if claim.deleting:
+        return Text("its agent pool and Node to go", style="yellow")
+    return Text(f"{claim.reason}: {claim.message}" if claim.reason else "", style="dim")

@@ -1,0 +1,269 @@
+"""Carries a Step out: the only part of the controller that writes, to Azure and to Kubernetes.
+
+Steps are safe to repeat and to lose: whatever fails here ends the step, and the next look at the claim finds the
+state as it then is. What Azure has refused is remembered as a Setback; a restart forgets it and asks once more.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from provisioner.apis import names
+from provisioner.apis.agentpool import AgentPool
+from provisioner.apis.failure import Failure
+from provisioner.apis.node import Node
+from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.azure.agentpools import ArmFailure, Machine, PoolExists
+from provisioner.kube.events import EventRecorder, ObjectRef
+from provisioner.kube.gateway import KubeGateway, Rejected
+from provisioner.kube.metrics import Registry
+from provisioner.kube.store import Store
+from provisioner.nodeclaim.policy import retry_delay
+from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, View
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Arm(Protocol):
+    """What the controller asks of Azure."""
+
+    async def create(self, name: str, body: Mapping[str, Any]) -> AgentPool:
+        """Create the pool if none of that name exists. Raises PoolExists, ArmFailure."""
+        ...
+
+    async def delete(self, name: str) -> bool:
+        """Delete the pool; False where there is none. Raises ArmFailure."""
+        ...
+
+    async def machines(self, name: str) -> tuple[Machine, ...]:
+        """Return the VMs of the pool. Raises ArmFailure."""
+        ...
+
+
+class Notes(Protocol):
+    """Where own writes to Azure are made known before the next LIST; the inventory is one."""
+
+    def note_created(self, pool: AgentPool) -> None:
+        """Show a pool whose PUT was accepted."""
+        ...
+
+    def note_deleting(self, name: str) -> None:
+        """Show a pool whose DELETE was accepted as Deleting."""
+        ...
+
+    def note_doubtful(self, name: str) -> None:
+        """Forget what is known of the pool."""
+        ...
+
+    def wake(self) -> None:
+        """Ask for a LIST soon."""
+        ...
+
+
+def reference(claim: NodeClaim) -> ObjectRef:
+    """Return what an Event about the claim refers to."""
+    return ObjectRef(kind=names.NODECLAIM_KIND, name=claim.name, uid=claim.uid, api_version=names.NODECLAIM_API_VERSION)
+
+
+class Actuator:
+    """Carries out Steps and keeps what was learned by it: setbacks and instance IDs, by the claim's UID."""
+
+    def __init__(
+        self,
+        *,
+        kube: KubeGateway,
+        store: Store,
+        arm: Arm,
+        notes: Notes,
+        recorder: EventRecorder,
+        now: Callable[[], datetime],
+        rng: random.Random,
+        metrics: Registry,
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._arm = arm
+        self._notes = notes
+        self._recorder = recorder
+        self._now = now
+        self._rng = rng
+        self._setbacks: dict[str, Setback] = {}
+        self._instances: dict[str, str] = {}
+        self._refused = metrics.counter(
+            "gpu_provisioner_azure_refusals_total",
+            text="Requests for agent pools that Azure refused or failed, by request and class of failure.",
+            labels=("request", "kind"),
+        )
+
+    def setback(self, uid: str) -> Setback | None:
+        """Return the last refusal of Azure for that claim."""
+        return self._setbacks.get(uid)
+
+    def instance_id(self, uid: str) -> str:
+        """Return the providerID of the claim's VM as Azure told it, or an empty string."""
+        return self._instances.get(uid, "")
+
+    def forget(self, uid: str) -> None:
+        """Drop what was learned about a claim that is gone."""
+        self._setbacks.pop(uid, None)
+        self._instances.pop(uid, None)
+
+    async def carry_out(self, view: View, step: Step) -> bool:
+        """Do what the step says. Returns whether the claim is worth another look at once.
+
+        Raises KubeError; what was done before stands, and what was not done is found missing at the next look.
+        """
+        claim = view.claim
+        if step.settled:
+            self.forget(claim.uid)
+        if step.refresh:
+            self._notes.wake()
+        if step.metadata is not None:
+            claim = self._take(
+                await self._kube.patch_claim(
+                    claim.name, {"metadata": step.metadata}, resource_version=claim.resource_version
+                )
+            )
+            if claim.is_deleting and not view.claim.is_deleting:
+                # Deleted while we decided: nothing is asked of Azure for it any more.
+                return True
+        if step.node_patch is not None:
+            node = step.node_patch.node
+            self._store.put_node(
+                await self._kube.patch_node(node.name, step.node_patch.patch, resource_version=node.resource_version)
+            )
+        if step.status is not None:
+            claim = await self._write_status(claim, step.status)
+        self._tell(view, step)
+        if step.azure is not None:
+            await self._ask(view, step)
+        for node in step.deleted_nodes:
+            await self._delete_node(node)
+            _log.info("deleted Node of a claim that is gone", extra={"claim": claim.name, "node": node.name})
+        if step.release:
+            await self._release(claim)
+            return False
+        return step.metadata is not None or step.azure is not None or step.node_patch is not None
+
+    def _take(self, raw: dict[str, Any]) -> NodeClaim:
+        # Into the store before the watch tells of it, so that the next look is not one at the past.
+        self._store.put_claim(raw)
+        return parse_nodeclaim(raw)
+
+    async def _write_status(self, claim: NodeClaim, status: Mapping[str, Any]) -> NodeClaim:
+        try:
+            return self._take(
+                await self._kube.patch_claim_status(
+                    claim.name, {"status": status}, resource_version=claim.resource_version
+                )
+            )
+        except Rejected as error:
+            if not claim.is_deleting:
+                raise
+            # A claim stored under an older CRD may fail validation on every write; it must go all the same.
+            _log.warning("status refused by the API server", extra={"claim": claim.name, "error": str(error)})
+            return claim
+
+    async def _delete_node(self, node: Node) -> None:
+        # Azure/gpu-provisioner put it there to drain the Node first; where it is gone, nobody else takes it off.
+        others = [name for name in node.finalizers if name != names.TERMINATION_FINALIZER]
+        if len(others) < len(node.finalizers):
+            await self._kube.patch_node(
+                node.name, {"metadata": {"finalizers": others}}, resource_version=node.resource_version
+            )
+        await self._kube.delete_node(node.name, uid=node.uid)
+
+    async def _release(self, claim: NodeClaim) -> None:
+        others = [name for name in claim.finalizers if name != names.TERMINATION_FINALIZER]
+        self._take(
+            await self._kube.patch_claim(
+                claim.name, {"metadata": {"finalizers": others}}, resource_version=claim.resource_version
+            )
+        )
+        self.forget(claim.uid)
+        _log.info("claim released: nothing is left of it in Azure", extra={"claim": claim.name})
+
+    def _tell(self, view: View, step: Step) -> None:
+        for notice in step.notices:
+            self._recorder.record(
+                reference(view.claim),
+                type="Warning" if notice.is_warning else "Normal",
+                reason=notice.reason,
+                message=notice.message,
+            )
+            _log.log(
+                logging.WARNING if notice.is_warning else logging.INFO,
+                notice.message,
+                extra={"claim": view.claim.name, "reason": notice.reason},
+            )
+
+    async def _ask(self, view: View, step: Step) -> None:
+        request = step.azure
+        try:
+            match request:
+                case CreatePool():
+                    await self._create(view, request)
+                case DeletePool():
+                    await self._delete(view, request, cause=step.setback)
+                case FindInstance():
+                    await self._find(view, request)
+        except ArmFailure as error:
+            if error.outcome_unknown and request is not None:
+                # The answer was lost, the effect perhaps not: believe nothing but a LIST from now on.
+                self._notes.note_doubtful(request.name)
+                self._notes.wake()
+            if isinstance(request, CreatePool | DeletePool):
+                self._set_back(view, type(request), error.failure)
+
+    async def _create(self, view: View, request: CreatePool) -> None:
+        try:
+            pool = await self._arm.create(request.name, request.body)
+        except PoolExists:
+            # Ours after a crash, or somebody else's: the LIST will show whose.
+            self._notes.note_doubtful(request.name)
+            self._notes.wake()
+            return
+        self._notes.note_created(pool)
+        _log.info(
+            "agent pool asked for", extra={"claim": view.claim.name, "agent_pool": pool.name, "vm_size": pool.vm_size}
+        )
+
+    async def _delete(self, view: View, request: DeletePool, *, cause: Failure | None) -> None:
+        if await self._arm.delete(request.name):
+            self._notes.note_deleting(request.name)
+        else:
+            self._notes.note_doubtful(request.name)
+        self._notes.wake()
+        _log.info("agent pool being deleted", extra={"claim": view.claim.name, "agent_pool": request.name})
+        if cause is not None:
+            self._set_back(view, CreatePool, cause)
+        elif (setback := self._setbacks.get(view.claim.uid)) and setback.request is DeletePool:
+            del self._setbacks[view.claim.uid]
+
+    async def _find(self, view: View, request: FindInstance) -> None:
+        machines = await self._arm.machines(request.name)
+        if machines:
+            self._instances[view.claim.uid] = machines[0].provider_id
+
+    def _set_back(self, view: View, request: type[CreatePool] | type[DeletePool], failure: Failure) -> None:
+        old = self._setbacks.get(view.claim.uid)
+        attempts = old.attempts + 1 if old and old.request is request else 1
+        delay = retry_delay(failure, attempts=attempts, luck=self._rng.random())
+        self._setbacks[view.claim.uid] = Setback(
+            failure=failure, request=request, attempts=attempts, retry_at=self._now() + delay
+        )
+        self._refused.inc(request="create" if request is CreatePool else "delete", kind=failure.kind.value)
+        _log.warning(
+            "Azure refused",
+            extra={
+                "claim": view.claim.name,
+                "request": request.__name__,
+                "kind": failure.kind.value,
+                "code": failure.code,
+                "error": failure.message,
+                "attempts": attempts,
+                "retry_in_seconds": round(delay.total_seconds(), 1),
+            },
+        )

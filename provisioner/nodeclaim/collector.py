@@ -1,0 +1,151 @@
+"""The periodic look at everything: pools without claim, claims without pool, and what a watch has missed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from provisioner.apis.agentpool import AgentPool
+from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.azure.agentpools import AgentPools, ArmFailure
+from provisioner.azure.inventory import Inventory
+from provisioner.kube.events import EventRecorder
+from provisioner.kube.gateway import Gone, KubeError, KubeGateway
+from provisioner.kube.metrics import Registry
+from provisioner.kube.store import Store
+from provisioner.nodeclaim.actuator import reference
+from provisioner.nodeclaim.garbage import is_same_cluster, lost_claims, orphaned_pools
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimIds:
+    """All claims of the cluster, whether we can read and serve them or not."""
+
+    uids: frozenset[str]
+    names: frozenset[str]
+
+
+class Collector:
+    """Collects garbage, and in passing brings the store up to date: both need the same full lists.
+
+    A watch does not tell of what vanished while it was interrupted, so the lists are the only cure for ghosts.
+    """
+
+    def __init__(
+        self,
+        *,
+        kube: KubeGateway,
+        store: Store,
+        arm: AgentPools,
+        inventory: Inventory,
+        recorder: EventRecorder,
+        enqueue: Callable[[str], None],
+        metrics: Registry,
+        interval: float,
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._arm = arm
+        self._inventory = inventory
+        self._recorder = recorder
+        self._enqueue = enqueue
+        self._interval = interval
+        self._collected = metrics.counter(
+            "gpu_provisioner_garbage_collected_total",
+            text="Agent pools without a claim and claims without an agent pool that were deleted.",
+            labels=("kind",),
+        )
+
+    async def run(self) -> None:
+        """Collect until cancelled; a round that fails is made up for by the next."""
+        while True:
+            try:
+                await self.collect()
+            except ArmFailure as error:
+                _log.warning("no garbage collection: Azure does not answer", extra={"error": error.failure.message})
+            except Gone:
+                _log.warning("no garbage collection: the NodeClaim CRD is not installed")
+            except KubeError as error:
+                _log.warning("no garbage collection: the API server does not answer", extra={"error": str(error)})
+            await asyncio.sleep(self._interval)
+
+    async def synchronise(self) -> "ClaimIds":
+        """Take full lists of Nodes and claims over and look at all claims that changed.
+
+        Returns which claims there are in the cluster. Raises KubeError, Gone where the CRD is not installed.
+        """
+        raw_nodes, nodes_version = await self._kube.list_nodes()
+        changed_nodes = self._store.replace_nodes(raw_nodes, resource_version=nodes_version)
+        raw_claims, claims_version = await self._kube.list_claims()
+        changed = set(self._store.replace_claims(raw_claims, resource_version=claims_version))
+        for node in changed_nodes.values():
+            changed.update(claim.name for claim in self._store.claims_of_pool(node.agent_pool))
+        for name in changed:
+            self._enqueue(name)
+        return _ids(raw_claims)
+
+    async def collect(self) -> None:
+        """Make one round. Raises ArmFailure, KubeError."""
+        # Pools before claims: see garbage.py.
+        await self._inventory.refresh()
+        pools = dict(self._inventory.pools)
+        present = await self.synchronise()
+        claims = self._store.claims
+        orphans = orphaned_pools(pools.values(), claim_uids=present.uids, claim_names=present.names)
+        by_provider_id = {
+            claim.provider_id.lower(): self._store.nodes_by_provider_id(claim.provider_id) for claim in claims
+        }
+        lost = lost_claims(claims, pools=pools, nodes=by_provider_id)
+        if (orphans or lost) and await self._may_collect():
+            for pool in orphans:
+                await self._delete_pool(pool)
+            for claim in lost:
+                await self._delete_claim(claim)
+
+    async def _may_collect(self) -> bool:
+        cluster = await self._arm.cluster()
+        if not cluster.is_settled_running:
+            # While a cluster stops or starts its VMs and pools come and go as they please.
+            _log.info("no garbage collection while the cluster is not running", extra={"state": cluster.power_state})
+            return False
+        if not is_same_cluster(self._store.nodes, node_resource_group=cluster.node_resource_group):
+            _log.error(
+                "no garbage collection: no Node of this Kubernetes cluster lies in the AKS cluster's node resource "
+                "group; check KUBECONFIG, AZURE_CLUSTER_NAME and ARM_RESOURCE_GROUP",
+                extra={"node_resource_group": cluster.node_resource_group},
+            )
+            return False
+        return True
+
+    async def _delete_pool(self, pool: AgentPool) -> None:
+        try:
+            accepted = await self._arm.delete(pool.name)
+        except ArmFailure as error:
+            _log.warning(
+                "an agent pool without claim could not be deleted",
+                extra={"agent_pool": pool.name, "error": error.failure.message},
+            )
+            return
+        if accepted:
+            self._inventory.note_deleting(pool.name)
+            self._collected.inc(kind="agent_pool")
+            _log.warning("deleting an agent pool whose claim is gone", extra={"agent_pool": pool.name})
+
+    async def _delete_claim(self, claim: NodeClaim) -> None:
+        message = f"The VM {claim.provider_id} is gone with its agent pool; deleting the claim."
+        self._recorder.record(reference(claim), type="Warning", reason="GarbageCollected", message=message)
+        await self._kube.delete_claim(claim.name, uid=claim.uid)
+        self._collected.inc(kind="claim")
+        _log.warning("deleting a claim whose agent pool is gone", extra={"claim": claim.name})
+
+
+def _ids(raw_claims: Iterable[Mapping[str, Any]]) -> ClaimIds:
+    # From the raw list: a claim that we cannot read still owns its pool.
+    metadata = [raw.get("metadata") or {} for raw in raw_claims]
+    return ClaimIds(
+        uids=frozenset(str(m.get("uid", "")) for m in metadata),
+        names=frozenset(str(m.get("name", "")) for m in metadata),
+    )

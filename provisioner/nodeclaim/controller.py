@@ -1,0 +1,282 @@
+"""The provisioner controller: queue in, one look at one claim, one step out.
+
+Everything here is level-triggered: a key in the queue says only that a claim is worth a look. Why it was added is
+forgotten at once, so events may be late, doubled or lost.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from provisioner.apis import names
+from provisioner.apis.conditions import LAUNCHED, READY
+from provisioner.apis.node import Node
+from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.azure.inventory import Inventory
+from provisioner.kube.gateway import Conflict, Gone, KubeError, KubeGateway, Unavailable
+from provisioner.kube.metrics import Registry
+from provisioner.kube.queue import WorkQueue
+from provisioner.kube.store import Store
+from provisioner.nodeclaim.actuator import Actuator
+from provisioner.nodeclaim.agentpool_spec import pool_name
+from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.nodeclass import ready_status
+from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.view import View
+from provisioner.placement.offer import Refusal, choose
+
+_log: Final = logging.getLogger(__name__)
+
+# What the queue holds: the kind of an object, and its name.
+Key = tuple[str, str]
+
+
+class Controller:
+    """Reconciles NodeClaims, and the Ready condition of KaitoNodeClasses."""
+
+    def __init__(
+        self,
+        *,
+        kube: KubeGateway,
+        store: Store,
+        queue: WorkQueue[Key],
+        inventory: Inventory,
+        actuator: Actuator,
+        region: Region,
+        now: Callable[[], datetime],
+        metrics: Registry,
+        wait_for_gpus: bool,
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._queue = queue
+        self._inventory = inventory
+        self._actuator = actuator
+        self._region = region
+        self._now = now
+        self._wait_for_gpus = wait_for_gpus
+        self._node_classes: dict[str, Mapping[str, Any]] = {}
+        self._seconds = metrics.histogram(
+            "controller_runtime_reconcile_time_seconds", text="Seconds of one reconcile.", labels=("controller",)
+        )
+        self._results = metrics.counter(
+            "controller_runtime_reconcile_total", text="Reconciles by result.", labels=("controller", "result")
+        )
+        claims = metrics.gauge(
+            "gpu_provisioner_nodeclaims",
+            text="NodeClaims of this provisioner by the state of Ready and the reason of the first unmet condition.",
+            labels=("ready", "reason"),
+        )
+
+        def count_claims() -> None:
+            claims.clear()
+            counts: dict[tuple[str, str], int] = {}
+            for claim in self._store.claims:
+                if claim.is_managed:
+                    state = _state(claim)
+                    counts[state] = counts.get(state, 0) + 1
+            for (ready, reason), number in counts.items():
+                claims.set(number, ready=ready, reason=reason)
+
+        metrics.before_scrape(count_claims)
+
+    # What there is to look at
+
+    def enqueue(self, name: str) -> None:
+        """Have a claim looked at."""
+        self._queue.add((names.NODECLAIM_KIND, name))
+
+    def on_claim(self, event: str | None, raw: Mapping[str, Any]) -> None:
+        """Take a NodeClaim from the watch."""
+        metadata = raw["metadata"]
+        if event == "DELETED":
+            claim = self._store.remove_claim(metadata["name"], uid=metadata["uid"])
+            if claim is not None:
+                self._actuator.forget(claim.uid)
+            return
+        if self._store.put_claim(raw):
+            self.enqueue(metadata["name"])
+
+    def on_node(self, event: str | None, raw: Mapping[str, Any]) -> None:
+        """Take a Node from the watch: its claim is what is looked at."""
+        metadata = raw["metadata"]
+        node: Node | None
+        if event == "DELETED":
+            node = self._store.remove_node(metadata["name"], uid=metadata["uid"])
+        else:
+            node = self._store.node(metadata["name"]) if self._store.put_node(raw) else None
+        if node is None:
+            return
+        for claim in self._store.claims_of_pool(node.agent_pool):
+            self.enqueue(claim.name)
+        for uid in node.owner_uids:
+            if owner := self._store.claim_by_uid(uid):
+                self.enqueue(owner.name)
+
+    def on_node_class(self, event: str | None, raw: Mapping[str, Any]) -> None:
+        """Take a KaitoNodeClass from the watch."""
+        name = raw["metadata"]["name"]
+        if event == "DELETED":
+            self._node_classes.pop(name, None)
+            return
+        self._node_classes[name] = raw
+        self._queue.add((names.NODECLASS_KIND, name))
+
+    def on_pools(self, pool_names: Collection[str]) -> None:
+        """Have the claims of agent pools looked at that have changed."""
+        for name in pool_names:
+            for claim in self._store.claims_of_pool(name):
+                self.enqueue(claim.name)
+            if self._store.claim(name) is not None:
+                self.enqueue(name)
+        # A claim that has no pool yet waits for the first LIST under the name that it would get.
+        wanted = set(pool_names)
+        for claim in self._store.claims:
+            if not claim.agent_pool and pool_name(claim.name) in wanted:
+                self.enqueue(claim.name)
+
+    def look_at_all(self) -> None:
+        """Have every claim looked at: something has changed that concerns them all."""
+        for claim in self._store.claims:
+            self.enqueue(claim.name)
+
+    def is_busy(self) -> bool:
+        """Tell whether a claim waits for something that Azure's list of agent pools will show."""
+        return any(
+            claim.is_managed
+            and claim.has_finalizer
+            and (claim.is_deleting or (claim.agent_pool and not claim.is_true(LAUNCHED)))
+            for claim in self._store.claims
+        )
+
+    # The look
+
+    async def work(self) -> None:
+        """Handle keys until the queue is shut down. Several of these run side by side."""
+        while (key := await self._queue.get()) is not None:
+            started = time.perf_counter()
+            result = "success"
+            try:
+                await self._handle(key)
+            except KubeError as error:
+                result = "error"
+                await self._recover(key, error)
+            except Exception:  # noqa: BLE001 -- logged with its traceback, counted and retried
+                # A defect in the handling of one claim must not end the work for all others.
+                result = "error"
+                _log.exception("reconcile failed", extra={"kind": key[0], "claim": key[1]})
+                self._queue.retry(key)
+            else:
+                self._queue.forget(key)
+            finally:
+                self._queue.done(key)
+                self._results.inc(controller="nodeclaim.lifecycle", result=result)
+                self._seconds.observe(time.perf_counter() - started, controller="nodeclaim.lifecycle")
+
+    def view(self, claim: NodeClaim) -> View:
+        """Return everything that a decision about the claim rests on."""
+        offer = (
+            choose(claim.spec, sizes=self._region.sizes)
+            if claim.spec is not None
+            else Refusal(reason="InvalidSpec", message=claim.spec_error)
+        )
+        pool = claim.agent_pool or pool_name(claim.name)
+        nodes = {node.name: node for node in self._store.nodes_of_pool(pool)}
+        if claim.provider_id:
+            nodes |= {node.name: node for node in self._store.nodes_by_provider_id(claim.provider_id)}
+        return View(
+            claim=claim,
+            nodes=tuple(nodes.values()),
+            pools=self._inventory,
+            offer=offer,
+            now=self._now(),
+            location=self._region.location,
+            is_region_known=self._region.is_known,
+            region_failure=self._region.failure,
+            setback=self._actuator.setback(claim.uid),
+            instance_id=self._actuator.instance_id(claim.uid),
+            wait_for_gpus=self._wait_for_gpus,
+        )
+
+    async def _handle(self, key: Key) -> None:
+        kind, name = key
+        if kind == names.NODECLASS_KIND:
+            await self._handle_node_class(name)
+            return
+        claim = self._store.claim(name)
+        if claim is None:
+            return
+        view = self.view(claim)
+        step = reconcile(view)
+        if step.again_after is not None:
+            self._queue.add_after(key, step.again_after.total_seconds())
+        if await self._actuator.carry_out(view, step):
+            self._queue.add(key)
+
+    async def _handle_node_class(self, name: str) -> None:
+        raw = self._node_classes.get(name)
+        status = ready_status(raw, now=self._now()) if raw is not None else None
+        if raw is None or status is None:
+            return
+        self._node_classes[name] = await self._kube.patch_node_class_status(
+            name, {"status": status}, resource_version=raw["metadata"]["resourceVersion"]
+        )
+
+    async def _recover(self, key: Key, error: KubeError) -> None:
+        kind, name = key
+        if isinstance(error, Gone):
+            # Gone is what we were about to write to; the watch may tell of it later than a look would come.
+            await self._reread(key)
+            self._queue.forget(key)
+        elif isinstance(error, Conflict):
+            # Somebody was faster, most often the node lifecycle controller on a young Node: decide anew.
+            await self._reread(key)
+            self._queue.add(key)
+        else:
+            level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+            _log.log(level, "API server refused", extra={"kind": kind, "claim": name, "error": str(error)})
+            self._queue.retry(key)
+
+    async def _reread(self, key: Key) -> None:
+        kind, name = key
+        if kind != names.NODECLAIM_KIND:
+            return
+        claim = self._store.claim(name)
+        try:
+            raw = await self._kube.get_claim(name)
+            if raw is not None:
+                self._store.put_claim(raw)
+            elif claim is not None:
+                self._store.remove_claim(name, uid=claim.uid)
+                self._actuator.forget(claim.uid)
+            for node in self._store.nodes_of_pool(claim.agent_pool) if claim and claim.agent_pool else ():
+                fresh = await self._kube.get_node(node.name)
+                if fresh is not None:
+                    self._store.put_node(fresh)
+                else:
+                    self._store.remove_node(node.name, uid=node.uid)
+        except KubeError as error:
+            _log.info("claim not read again", extra={"claim": name, "error": str(error)})
+            self._queue.retry(key)
+
+
+def _state(claim: NodeClaim) -> tuple[str, str]:
+    if claim.is_deleting:
+        return "False", "Terminating"
+    ready = next((c for c in claim.conditions if c.type == READY), None)
+    if ready is None:
+        return "Unknown", "AwaitingReconciliation"
+    if ready.status == "True":
+        return "True", READY
+    first = next((c for c in claim.conditions if c.type != READY and c.status != "True"), ready)
+    return ready.status, first.reason
+
+
+async def run_workers(controller: Controller, *, count: int) -> None:
+    """Run that many workers until the queue is shut down."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(controller.work())

@@ -1,0 +1,104 @@
+"""What is learned once about the cluster and its region: where it is, and which VM sizes exist there."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from provisioner.apis.failure import Failure, FailureClass
+from provisioner.azure.agentpools import AgentPools, ArmFailure, ManagedCluster
+from provisioner.azure.skus import SkuCatalogue
+from provisioner.nodeclaim.sizes import KnownSizes, NothingListed
+from provisioner.settings import SettingError
+
+_log: Final = logging.getLogger(__name__)
+
+# Azure adds and retires sizes by the month; Karpenter reads its list as often.
+_SKUS_EVERY: Final = 12 * 3600.0
+_SKUS_RETRY: Final = 600.0
+_NOT_FOUND: Final = 404
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+
+
+class Region:
+    """Location and VM sizes, once `run` has learned them. `tried` is set when Azure was asked, in vain or not."""
+
+    def __init__(
+        self, *, arm: AgentPools, sizes_of: Callable[[str], SkuCatalogue], on_news: Callable[[], None]
+    ) -> None:
+        """Take the gateway, a maker of a location's list of sizes, and whom to tell when something was learned."""
+        self._arm = arm
+        self._sizes_of = sizes_of
+        self._on_news = on_news
+        self._cluster: ManagedCluster | None = None
+        self._failure: Failure | None = None
+        self._skus_tried = False
+        self.tried = asyncio.Event()
+        self.sizes = KnownSizes(NothingListed())
+
+    @property
+    def location(self) -> str:
+        """Return the cluster's Azure location, empty while it is not known."""
+        return self._cluster.location if self._cluster else ""
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the cluster was read, and Azure asked for its list of sizes whatever came of it."""
+        return self._cluster is not None and self._skus_tried
+
+    @property
+    def failure(self) -> Failure | None:
+        """Return why the cluster could not be read, None where it was or was not tried yet."""
+        return self._failure
+
+    async def run(self) -> None:
+        """Learn, then keep the list of sizes fresh, until cancelled.
+
+        Raises SettingError where Azure knows no such cluster.
+        """
+        pause = _FIRST_PAUSE
+        while self._cluster is None:
+            try:
+                self._cluster = await self._arm.cluster()
+            except ArmFailure as error:
+                if error.status == _NOT_FOUND:
+                    # Nothing that waiting mends: better one line at the start than a controller that does nothing.
+                    raise SettingError(error.failure.message) from error
+                _log.warning("the AKS cluster cannot be read", extra={"error": error.failure.message})
+                self.tried.set()
+                if self._failure is None or self._failure.kind is not error.failure.kind:
+                    # Claims that wait say why.
+                    self._failure = error.failure
+                    self._on_news()
+                await asyncio.sleep(max(pause, error.failure.retry_after or 0.0))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        self.tried.set()
+        self._failure = None
+        listed = self._sizes_of(self._cluster.location)
+        self.sizes = KnownSizes(listed)
+        while True:
+            pause = await self._learn_sizes(listed)
+            await asyncio.sleep(pause)
+
+    async def _learn_sizes(self, listed: SkuCatalogue) -> float:
+        try:
+            await listed.refresh()
+        except ArmFailure as error:
+            hint = (
+                " Grant Microsoft.Compute/skus/read on the subscription to have misspelled sizes found before Azure is "
+                "asked for them."
+                if error.failure.kind is FailureClass.AUTH
+                else ""
+            )
+            _log.warning(
+                "Azure's list of VM sizes cannot be read; sizes are not checked.%s",
+                hint,
+                extra={"error": error.failure.message},
+            )
+            pause = _SKUS_RETRY
+        else:
+            pause = _SKUS_EVERY
+        self._skus_tried = True
+        self._on_news()
+        return pause

@@ -1,0 +1,194 @@
+"""What a reconcile sees, and what it answers. Plain data: phases turn a View into a Draft, the controller acts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from provisioner.apis import names
+from provisioner.apis.agentpool import AgentPool, pool_of_provider_id
+from provisioner.apis.conditions import Condition, ConditionSet
+from provisioner.apis.failure import Failure
+from provisioner.apis.node import Node
+from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.azure.inventory import Lookup
+from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label, pool_name
+from provisioner.placement.offer import Offer, Refusal
+
+
+class Pools(Protocol):
+    """The agent pools as last listed; the inventory is one."""
+
+    @property
+    def pools(self) -> Mapping[str, AgentPool]:
+        """Return the known pools by name."""
+        ...
+
+    @property
+    def failure(self) -> Failure | None:
+        """Return why the pools could not be listed lately, None where they could."""
+        ...
+
+    def lookup(self, name: str) -> AgentPool | Lookup:
+        """Return the pool, or whether it is certain that there is none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setback:
+    """Azure's last refusal of what a claim needs; kept in memory only, a restart asks Azure again."""
+
+    failure: Failure
+    request: type["CreatePool"] | type["DeletePool"]
+    attempts: int
+    retry_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Everything that a decision about one claim rests on.
+
+    `is_region_known` is False until the cluster's location and sizes were asked for: no pool is asked for before;
+    `region_failure` says why they are not known.
+    `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
+    the pool's VM, known from Azure when no Node has told it.
+    """
+
+    claim: NodeClaim
+    nodes: tuple[Node, ...]
+    pools: Pools
+    offer: Offer | Refusal
+    now: datetime
+    location: str = ""
+    is_region_known: bool = True
+    region_failure: Failure | None = None
+    setback: Setback | None = None
+    instance_id: str = ""
+    wait_for_gpus: bool = True
+
+    @property
+    def pool_name(self) -> str:
+        """Return the recorded pool name, or the one that the claim would get."""
+        return self.claim.agent_pool or pool_name(self.claim.name)
+
+    def owns(self, pool: AgentPool) -> bool:
+        """Tell whether the pool was made for this very claim: by our tag, or by the peer for a claim of this age."""
+        if pool.claim_uid:
+            return pool.claim_uid == self.claim.uid
+        if not pool.is_peers or pool.name != self.claim.name:
+            return False
+        return pool.node_labels.get(names.CREATION_TIMESTAMP_LABEL) == creation_timestamp_label(self.claim.created)
+
+    def waits_until_retry(self, request: type["CreatePool"] | type["DeletePool"]) -> bool:
+        """Tell whether Azure has refused that request lately and is not to be asked again yet."""
+        return self.setback is not None and self.setback.request is request and self.now < self.setback.retry_at
+
+    @property
+    def joined_nodes(self) -> tuple[Node, ...]:
+        """Return the claim's Nodes, oldest first.
+
+        A Node older than the claim is the leftover of an earlier pool of that name: AKS numbers VMs from 0 again, and
+        a Node object may outlive its VM.
+        """
+        provider_id, pool = self.claim.provider_id.lower(), self.pool_name
+        found = [
+            node
+            for node in self.nodes
+            if node.created >= self.claim.created
+            and node.provider_id
+            and (
+                node.provider_id.lower() == provider_id
+                if provider_id
+                else pool_of_provider_id(node.provider_id) == pool
+            )
+        ]
+        return tuple(sorted(found, key=lambda node: (node.created, node.name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatePool:
+    """Ask Azure for the pool, provided that none of that name exists."""
+
+    name: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletePool:
+    """Ask Azure to take the pool down."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindInstance:
+    """Ask Azure for the VM of the pool: it stands, but no Node of it has joined."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePatch:
+    """A merge patch of a Node, valid for the version it was computed from."""
+
+    node: Node
+    patch: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A Kubernetes Event about the claim."""
+
+    reason: str
+    message: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What is to be done now, carried out in the order of the fields; the first that fails ends it.
+
+    The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
+    is labelled before the claim says so, the finalizer goes last.
+    """
+
+    metadata: Mapping[str, Any] | None = None
+    node_patch: NodePatch | None = None
+    status: Mapping[str, Any] | None = None
+    azure: CreatePool | DeletePool | FindInstance | None = None
+    deleted_nodes: tuple[Node, ...] = ()
+    release: bool = False
+    setback: Failure | None = None
+    settled: bool = False
+    notices: tuple[Notice, ...] = ()
+    again_after: timedelta | None = None
+    refresh: bool = False
+
+
+@dataclass
+class Draft:
+    """The Step in the making: the phases fill it one after the other."""
+
+    conditions: ConditionSet
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    add_finalizer: bool = False
+    status: dict[str, Any] = field(default_factory=dict)
+    node_patch: NodePatch | None = None
+    azure: CreatePool | DeletePool | FindInstance | None = None
+    deleted_nodes: tuple[Node, ...] = ()
+    release: bool = False
+    setback: Failure | None = None
+    settled: bool = False
+    notices: list[Notice] = field(default_factory=list)
+    again_after: timedelta | None = None
+    refresh: bool = False
+
+    def look_again(self, after: timedelta) -> None:
+        """Reconcile once more after that time, or sooner where a phase has asked for it."""
+        self.again_after = after if self.again_after is None else min(self.again_after, after)
+
+
+def stored(view: View, condition: str) -> Condition | None:
+    """Return the condition as it stands on the claim, None where it was never written."""
+    return next((c for c in view.claim.conditions if c.type == condition), None)

@@ -1,0 +1,200 @@
+"""Every setting of `provisioner run`: name, default, unit, and why.
+
+A setting comes from a flag, else from the environment. The environment names are those of Azure/gpu-provisioner's
+chart where it has one, so that its values keep working; the first of several names that is set counts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+CloudName = Literal["public", "usgovernment", "china", "custom"]
+DeploymentMode = Literal["self-hosted", "managed"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "text"]
+
+_MAX_PORT: Final = 65535
+_CLOUD_ALIASES: Final = {
+    "azurecloud": "public",
+    "azurepubliccloud": "public",
+    "azureusgovernment": "usgovernment",
+    "azureusgovernmentcloud": "usgovernment",
+    "azurechinacloud": "china",
+}
+
+
+class SettingError(Exception):
+    """A setting is missing or wrong; the text is one line for the person who set it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a field's value comes from."""
+
+    env: tuple[str, ...]
+    help: str
+
+
+def _setting(default: Any, *env: str, help: str, **constraints: Any) -> Any:  # noqa: A002
+    return Field(default, json_schema_extra={"env": list(env), "help": help}, validate_default=True, **constraints)
+
+
+class Settings(BaseModel):
+    """The validated settings. Durations are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subscription_id: str = _setting(
+        "", "ARM_SUBSCRIPTION_ID", "AZURE_SUBSCRIPTION_ID", help="subscription of the AKS cluster"
+    )
+    resource_group: str = _setting(
+        "", "ARM_RESOURCE_GROUP", "AZURE_RESOURCE_GROUP", help="resource group of the AKS cluster (not the MC_ one)"
+    )
+    cluster_name: str = _setting("", "AZURE_CLUSTER_NAME", help="name of the AKS cluster")
+    cloud: CloudName = _setting("public", "AZURE_CLOUD", help="public, usgovernment, china or custom")
+    arm_endpoint: str = _setting("", "ARM_ENDPOINT", help="https address of Resource Manager; cloud custom only")
+    authority_host: str = _setting("", "AZURE_AUTHORITY_HOST", help="https address of Entra; default: the cloud's own")
+    arm_audience: str = _setting("", "ARM_AUDIENCE", help="audience of the token; default: the cloud's own")
+    tenant_id: str = _setting("", "AZURE_TENANT_ID", "ARM_TENANT_ID", help="Entra tenant of the identity")
+    client_id: str = _setting("", "AZURE_CLIENT_ID", "ARM_CLIENT_ID", help="client ID of the identity")
+    federated_token_file: Path | None = _setting(
+        None, "AZURE_FEDERATED_TOKEN_FILE", help="service account token that workload identity exchanges"
+    )
+    deployment_mode: DeploymentMode = _setting(
+        "self-hosted", "DEPLOYMENT_MODE", help="self-hosted (workload identity) or managed (managed identity)"
+    )
+
+    kubeconfig: str = _setting(
+        "", "KUBECONFIG", help="kubeconfig of the cluster; default: the pod's service account, else ~/.kube/config"
+    )
+
+    workers: int = _setting(
+        100, "RECONCILE_WORKERS", help="claims reconciled side by side; each may hold one ARM request", ge=1, le=1000
+    )
+    busy_interval: float = _setting(
+        10.0,
+        "INVENTORY_BUSY_SECONDS",
+        help="pace of the one LIST of agent pools while something is in flight; Azure's budget is 1 a second",
+        ge=1.0,
+        le=300.0,
+    )
+    idle_interval: float = _setting(
+        60.0, "INVENTORY_IDLE_SECONDS", help="pace of that LIST while nothing is in flight", ge=1.0, le=3600.0
+    )
+    garbage_interval: float = _setting(
+        120.0,
+        "GARBAGE_SECONDS",
+        help="pace of looking for pools without claim and claims without pool",
+        ge=1.0,
+        le=3600.0,
+    )
+    wait_for_gpus: bool = _setting(
+        True, "WAIT_FOR_GPUS", help="hold a claim's Ready until the Node offers the GPUs that its VM size has"
+    )
+
+    health_port: int | None = _setting(
+        None, "HEALTH_PROBE_PORT", help="serve /healthz and /readyz on this port; default: no port", ge=0, le=_MAX_PORT
+    )
+    metrics_port: int | None = _setting(
+        None, "METRICS_PORT", help="serve /metrics on this port; default: no port", ge=0, le=_MAX_PORT
+    )
+    bind_address: str = _setting("0.0.0.0", "BIND_ADDRESS", help="address that those ports listen on")  # noqa: S104
+    log_level: LogLevel = _setting("info", "LOG_LEVEL", help="debug, info, warning or error")
+    log_format: LogFormat = _setting("json", "LOG_FORMAT", help="json or text")
+
+    @field_validator("cloud", mode="before")
+    @classmethod
+    def _cloud(cls, value: object) -> object:
+        # As the Azure SDKs and other charts name them.
+        return _CLOUD_ALIASES.get(str(value).lower(), str(value).lower())
+
+    @field_validator("subscription_id", "resource_group", "cluster_name", mode="after")
+    @classmethod
+    def _required(cls, value: str) -> str:
+        if not value:
+            raise ValueError("is missing")
+        if "/" in value:
+            raise ValueError("must be a name or ID, without slashes")
+        return value
+
+    @field_validator("arm_endpoint", "authority_host")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme != "https" or not parts.hostname):
+            raise ValueError("must be an https:// address: tokens are sent there")
+        if "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("must be scheme, host and port alone")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.cloud == "custom" and not self.arm_endpoint:
+            raise ValueError("ARM_ENDPOINT is missing: cloud custom needs the address of Resource Manager")
+        if self.cloud != "custom" and self.arm_endpoint:
+            raise ValueError(f"ARM_ENDPOINT is for AZURE_CLOUD=custom only; AZURE_CLOUD is {self.cloud}")
+        if self.cloud != "custom" and self.arm_audience:
+            raise ValueError(f"ARM_AUDIENCE is for AZURE_CLOUD=custom only; AZURE_CLOUD is {self.cloud}")
+        if self.deployment_mode == "self-hosted":
+            for name in ("tenant_id", "client_id", "federated_token_file"):
+                if not getattr(self, name):
+                    env = source_of(type(self).model_fields[name]).env[0]
+                    raise ValueError(
+                        f"{env} is missing: workload identity needs it; DEPLOYMENT_MODE=managed uses a managed identity"
+                    )
+            if self.federated_token_file and not self.federated_token_file.is_file():
+                raise ValueError(f"AZURE_FEDERATED_TOKEN_FILE: there is no file {str(self.federated_token_file)!r}")
+        return self
+
+
+def source_of(info: FieldInfo) -> Source:
+    """Return where the field's value comes from and what it is for."""
+    extra = info.json_schema_extra
+    if not isinstance(extra, dict):
+        raise TypeError("every setting is declared by _setting()")
+    env = extra["env"]
+    return Source(env=tuple(str(name) for name in env) if isinstance(env, list) else (), help=str(extra["help"]))
+
+
+def flag_of(name: str) -> str:
+    """Return the flag that sets the field."""
+    return "--" + name.replace("_", "-")
+
+
+def load(*, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
+    """Read the settings. Raises SettingError naming the setting, what it was and what it may be."""
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for name, info in Settings.model_fields.items():
+        flag = flags.get(name)
+        if flag is not None:
+            values[name], given[name] = flag, flag_of(name)
+            continue
+        for variable in source_of(info).env:
+            if environment.get(variable, "").strip():
+                values[name], given[name] = environment[variable].strip(), variable
+                break
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(_explain(error, values=values, given=given)) from None
+
+
+def _explain(error: ValidationError, *, values: Mapping[str, Any], given: Mapping[str, str]) -> str:
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    name = str(first["loc"][0])
+    source = source_of(Settings.model_fields[name])
+    label = given.get(name) or source.env[0]
+    if message == "is missing":
+        return f"{label} is missing: {source.help} (or {flag_of(name)})"
+    # What stands before an `@` may be a password, and the text goes to the log.
+    shown = "not shown, as it has an @" if "@" in str(values.get(name)) else repr(values.get(name))
+    return f"{label} is {shown}: {message[0].lower()}{message[1:]} ({source.help})"
