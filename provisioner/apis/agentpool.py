@@ -37,6 +37,7 @@ class AgentPool:
     node_labels: Mapping[str, str]
     node_image_version: str = ""
     error: ProvisioningError | None = None
+    etag: str = ""
 
     @property
     def claim_uid(self) -> str:
@@ -84,6 +85,7 @@ def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
         node_labels=dict(properties.get("nodeLabels") or {}),
         node_image_version=properties.get("nodeImageVersion") or "",
         error=_innermost(error) if error else None,
+        etag=properties.get("eTag") or "",
     )
 
 

@@ -92,8 +92,10 @@ class AgentPools:
         except ArmFailure as error:
             raise ArmFailure(error.failure, outcome_unknown=True, status=response.status) from error
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, name: str, *, etag: str = "") -> bool:
         """Ask for a pool to be deleted: True where Azure has accepted that, False where there was none.
+
+        With an `etag` only the pool in that very state is deleted; one that has changed since counts as none.
 
         Raises ArmFailure, also where it is not the pool but the cluster that cannot be found: then nothing is known
         of the pool, and a wrong setting must not look like a pool that is gone.
@@ -104,14 +106,15 @@ class AgentPools:
                 self._path(name),
                 operation="agentpools.delete",
                 timeout=WRITE_TIMEOUT,
-                accept=(200, 202, 204),
+                accept=(200, 202, 204, 412) if etag else (200, 202, 204),
                 query=_QUERY,
+                headers={"If-Match": f'"{etag}"'} if etag else {},
             )
         except ArmFailure as error:
             if _is_missing_pool(error):
                 return False
             raise self._located(error) from error
-        return response.status != 204
+        return response.status not in (204, 412)
 
     async def list(self) -> tuple[AgentPool, ...]:
         """Return all pools of the cluster. Raises ArmFailure, also where the cluster is not found."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from provisioner.apis.agentpool import AgentPool
+from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.agentpools import AgentPools, ArmFailure
 from provisioner.azure.inventory import Inventory
@@ -43,6 +44,7 @@ class Collector:
         inventory: Inventory,
         recorder: EventRecorder,
         enqueue: Callable[[str], None],
+        enqueue_claims_of: Callable[[Node], None],
         metrics: Registry,
         interval: float,
     ) -> None:
@@ -52,6 +54,7 @@ class Collector:
         self._inventory = inventory
         self._recorder = recorder
         self._enqueue = enqueue
+        self._enqueue_claims_of = enqueue_claims_of
         self._interval = interval
         self._collected = metrics.counter(
             "gpu_provisioner_garbage_collected_total",
@@ -82,7 +85,7 @@ class Collector:
         raw_claims, claims_version = await self._kube.list_claims()
         changed = set(self._store.replace_claims(raw_claims, resource_version=claims_version))
         for node in changed_nodes.values():
-            changed.update(claim.name for claim in self._store.claims_of_pool(node.agent_pool))
+            self._enqueue_claims_of(node)
         for name in changed:
             self._enqueue(name)
         return _ids(raw_claims)
@@ -90,7 +93,12 @@ class Collector:
     async def collect(self) -> None:
         """Make one round. Raises ArmFailure, KubeError."""
         # Pools before claims: see garbage.py.
-        await self._inventory.refresh()
+        try:
+            await self._inventory.refresh()
+        except ArmFailure:
+            # What a watch has missed is found without Azure too.
+            await self.synchronise()
+            raise
         pools = dict(self._inventory.pools)
         present = await self.synchronise()
         claims = self._store.claims
@@ -122,7 +130,8 @@ class Collector:
 
     async def _delete_pool(self, pool: AgentPool) -> None:
         try:
-            accepted = await self._arm.delete(pool.name)
+            # A pool made anew for a claim of the same name, since we looked, is not the one that we have judged.
+            accepted = await self._arm.delete(pool.name, etag=pool.etag)
         except ArmFailure as error:
             _log.warning(
                 "an agent pool without claim could not be deleted",

@@ -110,8 +110,15 @@ class Controller:
             node = self._store.node(metadata["name"]) if self._store.put_node(raw) else None
         if node is None:
             return
+        self.enqueue_claims_of(node)
+
+    def enqueue_claims_of(self, node: Node) -> None:
+        """Have the claim of a Node looked at: it has recorded the Node's pool, is named as it, or owns the Node."""
         for claim in self._store.claims_of_pool(node.agent_pool):
             self.enqueue(claim.name)
+        # Azure/gpu-provisioner names pools as their claims and records nothing.
+        if node.agent_pool and self._store.claim(node.agent_pool) is not None:
+            self.enqueue(node.agent_pool)
         for uid in node.owner_uids:
             if owner := self._store.claim_by_uid(uid):
                 self.enqueue(owner.name)
@@ -227,7 +234,10 @@ class Controller:
 
     async def _recover(self, key: Key, error: KubeError) -> None:
         kind, name = key
-        if isinstance(error, Gone):
+        if kind != names.NODECLAIM_KIND:
+            # The watch brings the newer object; nothing hangs on it.
+            self._queue.retry(key)
+        elif isinstance(error, Gone):
             # Gone is what we were about to write to; the watch may tell of it later than a look would come.
             await self._reread(key)
             self._queue.forget(key)
@@ -241,9 +251,7 @@ class Controller:
             self._queue.retry(key)
 
     async def _reread(self, key: Key) -> None:
-        kind, name = key
-        if kind != names.NODECLAIM_KIND:
-            return
+        _, name = key
         claim = self._store.claim(name)
         try:
             raw = await self._kube.get_claim(name)

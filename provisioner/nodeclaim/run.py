@@ -38,6 +38,9 @@ _WATCH_PAUSES: Final = (1.0, 2.0, 5.0, 15.0)
 # A watch that lasted this long was no false start: the next one may come at once again.
 _WATCH_SOUND: Final = 60.0
 _SYNC_PAUSE: Final = 2.0
+# Only the API server's refusals are retried by the queue, Azure's have a policy of their own. An API server is back
+# within minutes, and nobody wants claims to wait on longer than it was away.
+_RETRY_CAP: Final = 30.0
 # An Azure that does not answer at all must not keep claims from being told so.
 _FIRST_ANSWER: Final = 5.0
 
@@ -127,7 +130,7 @@ class _Operation:
         self._metrics = metrics
         rng = random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._store = Store()
-        self._queue: WorkQueue[Key] = WorkQueue(rng=rng, metrics=metrics)
+        self._queue: WorkQueue[Key] = WorkQueue(rng=rng, retry_cap=_RETRY_CAP, metrics=metrics)
         self._arm = AgentPools(session)
         self._inventory = Inventory(
             self._arm,
@@ -170,6 +173,7 @@ class _Operation:
             inventory=self._inventory,
             recorder=recorder,
             enqueue=self._controller.enqueue,
+            enqueue_claims_of=self._controller.enqueue_claims_of,
             metrics=metrics,
             interval=settings.garbage_interval,
         )
@@ -241,6 +245,10 @@ class _Operation:
             try:
                 await run_watch(callbacks=callbacks, stop=stop)
             except Exception:  # noqa: BLE001 -- logged with its traceback; whatever it was, watching must go on
+                if stop.is_set():
+                    # kopf does not end well in the moments in which it starts; its end is what was asked for.
+                    _log.debug("the watch has died at its end", exc_info=True)
+                    return
                 if time.monotonic() - started > _WATCH_SOUND:
                     falls = 0
                 pause = _WATCH_PAUSES[min(falls, len(_WATCH_PAUSES) - 1)]

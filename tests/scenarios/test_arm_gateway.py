@@ -353,3 +353,11 @@ async def test_the_inventory_follows_a_pool_from_put_to_gone(bench: Bench, pools
     with pytest.raises(asyncio.CancelledError):
         await running
     assert bench.azure.calls.count("agentPools.get") == 0
+
+
+async def test_deletion_with_an_etag_spares_a_pool_that_has_changed(pools: AgentPools) -> None:
+    await pools.create("gpu1", BODY)
+    (listed,) = [pool for pool in await pools.list() if pool.name == "gpu1"]
+    assert await pools.delete("gpu1", etag="00000000-0000-4000-8000-000000000000") is False
+    assert [pool.state for pool in await pools.list() if pool.name == "gpu1"] == ["Creating"]
+    assert await pools.delete("gpu1", etag=listed.etag) is True
