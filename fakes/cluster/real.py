@@ -205,13 +205,13 @@ class RealCluster:
         """Apply manifests and wait until the custom resources among them are served."""
         self.run_kubectl("apply", "--server-side", *(f"--filename={path}" for path in paths))
         documents = [document for path in paths for document in _documents(path)]
-        names = [
-            f"customresourcedefinition/{document['metadata']['name']}"
-            for document in documents
-            if document.get("kind") == "CustomResourceDefinition"
-        ]
+        definitions = [document for document in documents if document.get("kind") == "CustomResourceDefinition"]
+        names = [f"customresourcedefinition/{definition['metadata']['name']}" for definition in definitions]
         if names:
             self.run_kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        for path in (path for definition in definitions for path in _served(definition)):
+            # An established kind is answered for with 429 until its cache is filled.
+            self._wait(f"answer for {path}", partial(self.client().answers, f"{path}?limit=1"), names=(API_SERVER,))
 
     def _make_folder(self) -> Path:
         if self._directory is None:
@@ -286,6 +286,13 @@ def _on_a_free_port(start: Callable[[int], None]) -> None:
         with contextlib.suppress(_PortTaken):
             return start(components.free_port())
     return start(components.free_port())
+
+
+def _served(definition: dict[str, Any]) -> list[str]:
+    """Return the paths under which a custom resource is served."""
+    spec = definition["spec"]
+    versions = [version["name"] for version in spec["versions"] if version["served"]]
+    return [f"/apis/{spec['group']}/{version}/{spec['names']['plural']}" for version in versions]
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:

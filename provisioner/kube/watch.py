@@ -9,6 +9,7 @@ manages a finalizer, and `settings.persistence.finalizer` must never name ours: 
 """
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
@@ -35,6 +36,7 @@ Handler = Callable[[EventType, dict[str, Any]], None]
 # Seconds.
 _SERVER_TIMEOUT: Final = 300
 _REQUEST_TIMEOUT: Final = 30.0
+_STOP_TIMEOUT: Final = 2.0
 _CONNECT_TIMEOUT: Final = 10.0
 _CHECK_INTERVAL: Final = 30.0
 _KOPF_LOGGERS: Final = {
@@ -96,9 +98,13 @@ class _Watch:
             stopped.cancel()
             self._stop()
             # Not awaited as such: a cancellation of ours must not cancel the future that the thread will set.
-            await asyncio.wait([self._ended])
-            # Looked at even where a cancellation keeps it from being raised, or asyncio complains of it.
-            self._ended.exception()
+            await asyncio.wait([self._ended], timeout=_STOP_TIMEOUT)
+            if self._ended.done():
+                # Looked at even where a cancellation keeps it from being raised, or asyncio complains of it.
+                self._ended.exception()
+        if not self._ended.done():
+            # Stopped while it started, kopf waits for tasks that it leaves behind. It is a daemon, let it.
+            return
         self._ended.result()
         if not stop.is_set():
             raise RuntimeError("kopf has ended by itself")
@@ -116,9 +122,14 @@ class _Watch:
         try:
             asyncio.run(self._operate())
         except BaseException as error:  # noqa: BLE001 -- whatever it is, it is raised where run_watch is awaited
-            self._home.call_soon_threadsafe(self._ended.set_exception, error)
+            self._tell(self._ended.set_exception, error)
         else:
-            self._home.call_soon_threadsafe(self._ended.set_result, None)
+            self._tell(self._ended.set_result, None)
+
+    def _tell(self, callback: Callable[[Any], None], argument: object) -> None:
+        # Whoever waited may have gone home, see `run`.
+        with contextlib.suppress(RuntimeError):
+            self._home.call_soon_threadsafe(callback, argument)
 
     async def _operate(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,185 @@
+"""A Kubernetes client for tests: raw objects, and waiting for what they should become."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+
+from fakes.cluster.real import RealCluster
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
+NODE_CLASSES = "/apis/kaito.sh/v1alpha1/kaitonodeclasses"
+NODES = "/api/v1/nodes"
+EVENTS = "/api/v1/namespaces/default/events"
+MERGE_PATCH = "application/merge-patch+json"
+
+_POLL = 0.05
+PATIENCE = 40.0
+
+
+async def eventually(
+    look: Callable[[], Awaitable[T]], *, until: Callable[[T], bool] = bool, patience: float = PATIENCE, what: str = ""
+) -> T:
+    """Look again and again until what is seen satisfies; fail with what was seen last."""
+    deadline = time.monotonic() + patience
+    while True:
+        seen = await look()
+        if until(seen):
+            return seen
+        if time.monotonic() > deadline:
+            text = json.dumps(seen, indent=1, default=str)[:4000]
+            raise AssertionError(f"not within {patience:g} s: {what}; last seen: {text}")
+        await asyncio.sleep(_POLL)
+
+
+class ApiError(Exception):
+    """An answer of 400 or above."""
+
+    def __init__(self, status: int, body: Object) -> None:
+        super().__init__(f"{status}: {body.get('message')}")
+        self.status = status
+        self.body = body
+
+
+class Kube:
+    """The cluster as its administrator sees it."""
+
+    def __init__(self, cluster: RealCluster) -> None:
+        self._cluster = cluster
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = self._cluster_session()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    def _cluster_session(self) -> aiohttp.ClientSession:
+        import ssl
+
+        import yaml
+
+        config = yaml.safe_load(self._cluster.kubeconfig.read_text())
+        token = config["users"][0]["user"]["token"]
+        context = ssl.create_default_context(cafile=str(self._cluster.ca))
+        return aiohttp.ClientSession(
+            base_url=self._cluster.url,
+            headers={"Authorization": f"Bearer {token}"},
+            connector=aiohttp.TCPConnector(ssl=context),
+        )
+
+    async def request(
+        self, method: str, path: str, *, body: object = None, content_type: str = "application/json"
+    ) -> Object:
+        """Return the answer. Raises ApiError."""
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": content_type} if data is not None else {}
+        async with self._session.request(method, path, data=data, headers=headers) as response:
+            answer: Object = await response.json()
+        if response.status >= 400:
+            raise ApiError(response.status, answer)
+        return answer
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Create an object."""
+        return await self.request("POST", path, body=body)
+
+    async def get(self, path: str, name: str) -> Object | None:
+        """Return the object, None where there is none."""
+        try:
+            return await self.request("GET", f"{path}/{name}")
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def items(self, path: str) -> list[Object]:
+        """Return all objects."""
+        return list((await self.request("GET", path))["items"])
+
+    async def patch(self, path: str, name: str, patch: object) -> Object:
+        """Merge-patch an object; `name` may go on with a subresource."""
+        return await self.request("PATCH", f"{path}/{name}", body=patch, content_type=MERGE_PATCH)
+
+    async def delete(self, path: str, name: str) -> None:
+        """Delete an object; one that is not there is fine."""
+        try:
+            await self.request("DELETE", f"{path}/{name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def claim(self, name: str) -> Object | None:
+        """Return the claim, None where there is none."""
+        return await self.get(CLAIMS, name)
+
+    async def wait_claim(self, name: str, until: Callable[[Object], bool], *, patience: float = PATIENCE) -> Object:
+        """Wait until the claim is there and satisfies; return it."""
+        seen = await eventually(
+            lambda: self.claim(name),
+            until=lambda claim: claim is not None and until(claim),
+            patience=patience,
+            what=f"claim {name}",
+        )
+        assert seen is not None
+        return seen
+
+    async def wait_gone(self, path: str, name: str, *, patience: float = PATIENCE) -> None:
+        """Wait until there is no such object."""
+        await eventually(
+            lambda: self.get(path, name),
+            until=lambda seen: seen is None,
+            patience=patience,
+            what=f"{path}/{name} is gone",
+        )
+
+    async def nodes_of_pool(self, pool: str) -> list[Object]:
+        """Return the Nodes of an agent pool."""
+        return await self.items(f"{NODES}?labelSelector=kubernetes.azure.com/agentpool={pool}")
+
+    async def events_of(self, name: str) -> list[Object]:
+        """Return the Events about a cluster-scoped object."""
+        return await self.items(f"{EVENTS}?fieldSelector=involvedObject.name={name}")
+
+    async def clear(self) -> None:
+        """Take away what a test has left: claims with their finalizers, Nodes, Events."""
+        for path in (CLAIMS, NODE_CLASSES, NODES, EVENTS):
+            for item in await self.items(path):
+                name = item["metadata"]["name"]
+                if item["metadata"].get("finalizers"):
+                    await self.patch(path, name, {"metadata": {"finalizers": None}})
+                await self.delete(path, name)
+
+
+def condition(obj: Object, kind: str) -> Object:
+    """Return the condition of that type, an empty one where it is not there."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def is_true(kind: str) -> Callable[[Object], bool]:
+    """Return a predicate: the condition is True."""
+
+    def check(obj: Object) -> bool:
+        return condition(obj, kind).get("status") == "True"
+
+    return check
+
+
+def has_reason(kind: str, reason: str) -> Callable[[Object], bool]:
+    """Return a predicate: the condition has that reason."""
+
+    def check(obj: Object) -> bool:
+        return condition(obj, kind).get("reason") == reason
+
+    return check

@@ -1,0 +1,57 @@
+"""One AKS and one controller for all tests of a file: for files of many small claims that do not disturb each other."""
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakes.aks import FakeAks
+from fakes.azure.settings import Settings as AzureSettings
+from fakes.cluster.real import RealCluster
+from fakes.controller import ControllerProcess
+from tests.conftest import SCALE
+from tests.kube import Kube
+
+_PACE = {
+    "INVENTORY_BUSY_SECONDS": "1",
+    "INVENTORY_IDLE_SECONDS": "2",
+    "GARBAGE_SECONDS": "2",
+    "LOG_LEVEL": "debug",
+}
+_NO_SETTINGS: Mapping[str, str] = {}
+_LOG_TAIL = 40_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """What runs, and a client of each side."""
+
+    aks: FakeAks
+    kube: Kube
+    controller: ControllerProcess
+
+
+@asynccontextmanager
+async def running(
+    control_plane: RealCluster,
+    *,
+    log: Path,
+    prepare: Callable[[FakeAks, Kube], Awaitable[None]] | None = None,
+    settings: Mapping[str, str] = _NO_SETTINGS,
+) -> AsyncIterator[Running]:
+    """Run a whole AKS and the controller, with settings by their environment names.
+
+    `prepare` makes what the controller finds when it starts.
+    """
+    try:
+        async with FakeAks(control_plane, azure=AzureSettings(scale=SCALE)) as aks, Kube(control_plane) as kube:
+            if prepare is not None:
+                await prepare(aks, kube)
+            async with ControllerProcess({**aks.environment(), **_PACE, **settings}, log=log) as controller:
+                yield Running(aks=aks, kube=kube, controller=controller)
+            # Shown where a test has failed.
+            sys.stdout.write(controller.log_text()[-_LOG_TAIL:])
+    finally:
+        async with Kube(control_plane) as kube:
+            await kube.clear()

@@ -1,0 +1,362 @@
+"""A cluster and a subscription of one claim, in memory: what the controller's shell, Azure and the kubelet would do.
+
+It carries Steps out in the order of their fields, and holds each single write against what must never happen.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from provisioner.apis import names
+from provisioner.apis.agentpool import AgentPool, ProvisioningError
+from provisioner.apis.conditions import INITIALIZED, LAUNCHED, REGISTERED
+from provisioner.apis.failure import Failure
+from provisioner.apis.node import parse_node
+from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.apis.times import format_time
+from provisioner.nodeclaim.agentpool_spec import pool_name
+from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
+from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, NodePatch, Setback, Step, View
+from tests.unit.builders import (
+    GPU_TAINT,
+    NOT_READY_TAINT,
+    NOW,
+    Listed,
+    failure,
+    kaito_claim,
+    pool_of_put,
+    provider_id,
+    raw_node,
+    view,
+)
+
+NO_ROOM = ProvisioningError(code="AllocationFailed", message="Allocation failed. There is not enough capacity.")
+RETRY = timedelta(minutes=2)
+_MAX_LOOKS = 12
+
+
+class Crash(Exception):
+    """The controller dies, between two writes."""
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """Apply a JSON merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged
+
+
+class World:
+    """One claim, its pools and its Nodes. `writes`, `told` and `events` collect what a client or an auditor sees."""
+
+    def __init__(self, claim: dict[str, Any] | None = None) -> None:
+        self.raw: dict[str, Any] | None = claim or kaito_claim()
+        self.pools: dict[str, AgentPool] = {}
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.now: datetime = NOW
+        self.setback: Setback | None = None
+        self.instance_id = ""
+        # What Azure answers to a PUT or DELETE, and whether its list of pools can be had and shows VMs.
+        self.refusal: Failure | None = None
+        self.is_listed = True
+        self.has_machines = True
+        self.crash_in: int | None = None
+        self.writes: list[str] = []
+        self.told: list[tuple[str, str, str]] = []
+        self.events: list[str] = []
+        self.creations = 0
+
+    # The controller
+
+    @property
+    def claim(self) -> NodeClaim:
+        assert self.raw is not None, "the claim is gone"
+        return parse_nodeclaim(self.raw)
+
+    def view(self) -> View:
+        doubtful = {self.claim.name, pool_name(self.claim.name, alternative=True), self.claim.agent_pool}
+        return view(
+            self.claim,
+            *map(parse_node, self.nodes.values()),
+            pools=Listed(dict(self.pools)) if self.is_listed else Listed(unknown=doubtful),
+            now=self.now,
+            setback=self.setback,
+            instance_id=self.instance_id,
+        )
+
+    def look(self) -> Step:
+        """Reconcile once and carry the step out."""
+        self.now += timedelta(seconds=3, milliseconds=700)
+        step = reconcile(self.view())
+        if step.settled:
+            self.setback, self.instance_id = None, ""
+        try:
+            for field in dataclasses.fields(Step):
+                value = getattr(step, field.name)
+                if value and (carry_out := getattr(self, f"_do_{field.name}", None)):
+                    carry_out(value, step)
+        except Crash:
+            # What was only remembered is lost; the next look is the restarted controller's.
+            self.crash_in, self.setback, self.instance_id = None, None, ""
+        return step
+
+    def settle(self) -> Step | None:
+        """Reconcile until nothing is written any more; return the last step, None where the claim is gone."""
+        for _ in range(_MAX_LOOKS):
+            if self.raw is None:
+                return None
+            before, will_crash = len(self.writes), self.crash_in is not None
+            step = self.look()
+            has_crashed = will_crash and self.crash_in is None
+            if len(self.writes) == before and not has_crashed:
+                assert not step.notices, "a look that changes nothing tells nothing"
+                self._check_rest(step)
+                return step
+        raise AssertionError(f"does not come to rest: {self.writes[-6:]}")
+
+    def _check_rest(self, step: Step) -> None:
+        """A claim that is not done is woken by its Node, by a timer, or by a change in the list of pools."""
+        waits_for_node = self.claim.is_true(LAUNCHED) and not self.claim.is_deleting
+        in_flight = any(pool.state in ("Creating", "Deleting") for pool in self.pools.values())
+        assert waits_for_node or in_flight or step.refresh or step.again_after, "nobody looks at the claim again"
+
+    def take(self) -> tuple[list[str], list[tuple[str, str, str]]]:
+        """Return and forget the writes, and what they told the client."""
+        writes, told = self.writes, self.told
+        self.writes, self.told = [], []
+        return writes, told
+
+    def _write(self, what: str) -> None:
+        if self.crash_in is not None:
+            if self.crash_in == 0:
+                raise Crash
+            self.crash_in -= 1
+        self.writes.append(what)
+
+    def _do_metadata(self, patch: dict[str, Any], _: Step) -> None:
+        self._write("metadata")
+        self.raw = merge(self.raw, {"metadata": patch})
+
+    def _do_node_patch(self, patch: NodePatch, _: Step) -> None:
+        self._write("node")
+        self.nodes[patch.node.name] = merge(self.nodes[patch.node.name], patch.patch)
+
+    def _do_status(self, status: dict[str, Any], _: Step) -> None:
+        self._write("status")
+        before = self.claim
+        self.raw = merge(self.raw, {"status": status})
+        old = {c.type: (c.status, c.reason) for c in before.conditions}
+        for condition in self.claim.conditions:
+            assert condition.reason, f"{condition.type} has no reason"
+            if old.get(condition.type) != (condition.status, condition.reason):
+                self.told.append((condition.type, condition.status, condition.reason))
+        self._check_status(before)
+
+    def _check_status(self, before: NodeClaim) -> None:
+        claim = self.claim
+        if claim.is_true(LAUNCHED):
+            assert claim.provider_id
+            assert before.provider_id in ("", claim.provider_id), "the providerID of a claim never changes"
+        else:
+            assert not claim.is_true(REGISTERED)
+        if claim.is_true(REGISTERED) and not before.is_true(REGISTERED):
+            labels = self.nodes[claim.node_name]["metadata"]["labels"]
+            assert labels["karpenter.sh/registered"] == "true"
+            assert not claim.labels.items() - labels.items(), "the Node carries the claim's labels"
+        if claim.is_true(INITIALIZED) and not before.is_true(INITIALIZED):
+            node = parse_node(self.nodes[claim.node_name])
+            assert claim.is_true(REGISTERED)
+            assert node.is_ready
+            assert node.labels["karpenter.sh/initialized"] == "true"
+
+    def _do_notices(self, notices: tuple[Any, ...], _: Step) -> None:
+        self.events += [("Warning " if notice.is_warning else "") + notice.reason for notice in notices]
+
+    def _do_azure(self, request: CreatePool | DeletePool | FindInstance, step: Step) -> None:
+        match request:
+            case FindInstance():
+                self.instance_id = provider_id(request.name) if self.has_machines else ""
+                return
+            case CreatePool():
+                assert not self.claim.is_deleting
+                assert self.claim.has_finalizer
+                assert self.claim.agent_pool == request.name, "the pool's name is on the claim before Azure hears of it"
+                assert request.name not in self.pools
+                self._write(f"create {request.name}")
+            case DeletePool():
+                assert self.view().owns(self.pools[request.name])
+                assert not self.pools[request.name].is_deleting
+                self._write(f"delete {request.name}")
+        if self.refusal is not None:
+            self._set_back(type(request), self.refusal)
+        elif isinstance(request, CreatePool):
+            self.creations += 1
+            self.pools[request.name] = pool_of_put(request.name, request.body)
+        else:
+            self.pools[request.name] = dataclasses.replace(self.pools[request.name], state="Deleting")
+            if step.setback is not None:
+                self._set_back(CreatePool, step.setback)
+
+    def _set_back(self, request: type[CreatePool] | type[DeletePool], failure: Failure) -> None:
+        self.setback = Setback(failure=failure, request=request, attempts=1, retry_at=self.now + RETRY)
+
+    def _do_deleted_nodes(self, nodes: tuple[Any, ...], _: Step) -> None:
+        for node in nodes:
+            self._write("node gone")
+            del self.nodes[node.name]
+
+    def _do_release(self, _: bool, step: Step) -> None:
+        assert step.status is None
+        assert not any(pool.claim_uid == self.claim.uid for pool in self.pools.values()), "a pool is left behind"
+        self._write("released")
+        assert self.raw is not None
+        self.raw["metadata"]["finalizers"].remove(names.TERMINATION_FINALIZER)
+        if not self.raw["metadata"]["finalizers"]:
+            self.raw = None
+
+    # Everybody else
+
+    def client_deletes(self) -> None:
+        if self.raw is None or self.claim.is_deleting:
+            return
+        if not self.raw["metadata"].get("finalizers"):
+            self.raw = None
+            return
+        self.raw["metadata"]["deletionTimestamp"] = format_time(self.now)
+        self.raw["metadata"]["generation"] += 1
+
+    def azure_finishes(self) -> None:
+        """End every operation well; the kubelet of a VM that is gone reports no more."""
+        for name, pool in list(self.pools.items()):
+            if not pool.is_deleting:
+                self.pools[name] = dataclasses.replace(pool, state="Succeeded")
+                continue
+            del self.pools[name]
+            for raw in self.nodes.values():
+                if parse_node(raw).agent_pool == name:
+                    raw["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+
+    def azure_fails(self, error: ProvisioningError) -> None:
+        """End every creation badly."""
+        for name, pool in self.pools.items():
+            if pool.state == "Creating":
+                self.pools[name] = dataclasses.replace(pool, state="Failed", error=error)
+
+    def node_joins(self, **changes: Any) -> None:
+        """Have a Node of each pool register, unless the pool goes."""
+        for name, pool in self.pools.items():
+            raw = raw_node(name, created=self.now, **changes)
+            if not pool.is_deleting and raw["metadata"]["name"] not in self.nodes:
+                raw["metadata"]["labels"] |= pool.node_labels
+                self.nodes[raw["metadata"]["name"]] = raw
+
+    def kubelet_reports(self, **changes: Any) -> None:
+        """Change what every Node with a VM says of itself: `ready`, `taints`, `gpus`."""
+        new = raw_node(**changes)
+        for name, old in self.nodes.items():
+            if parse_node(old).agent_pool in self.pools:
+                self.nodes[name] = merge(old, {"status": new["status"], "spec": {"taints": new["spec"]["taints"]}})
+
+    def somebody_deletes_the_pools(self) -> None:
+        self.pools = {name: dataclasses.replace(pool, state="Deleting") for name, pool in self.pools.items()}
+
+    def garbage_is_collected(self) -> None:
+        claims = [self.claim] if self.raw is not None else []
+        uids, claim_names = {claim.uid for claim in claims}, {claim.name for claim in claims}
+        for pool in orphaned_pools(self.pools.values(), claim_uids=uids, claim_names=claim_names):
+            self.pools[pool.name] = dataclasses.replace(pool, state="Deleting")
+        by_provider_id = {node.provider_id.lower(): [node] for node in map(parse_node, self.nodes.values())}
+        if lost_claims(claims, pools=self.pools, nodes=by_provider_id):
+            self.client_deletes()
+
+    def everything_ends_well(self) -> None:
+        """Take all obstacles away and give it time."""
+        self.refusal, self.is_listed, self.has_machines = None, True, True
+        for _ in range(4):
+            self.retry_is_due()
+            self.settle()
+            self.azure_finishes()
+            self.garbage_is_collected()
+            if self.raw is not None and not self.claim.is_deleting:
+                self.node_joins()
+                self.kubelet_reports()
+            self.settle()
+
+    def retry_is_due(self) -> None:
+        self.now += RETRY
+
+
+# The stages of a claim's life, each to be had from a new world.
+
+
+def created(world: World) -> None:
+    world.settle()
+
+
+def joined(world: World) -> None:
+    created(world)
+    world.node_joins(ready="False", taints=[GPU_TAINT, NOT_READY_TAINT], gpus=None)
+    world.settle()
+
+
+def running(world: World) -> None:
+    joined(world)
+    world.kubelet_reports(gpus=None)
+    world.settle()
+
+
+def ready(world: World) -> None:
+    running(world)
+    world.azure_finishes()
+    world.kubelet_reports()
+    world.settle()
+
+
+def refused(world: World) -> None:
+    world.refusal = failure()
+    world.settle()
+    world.refusal = None
+
+
+def failed(world: World) -> None:
+    created(world)
+    world.azure_fails(NO_ROOM)
+
+
+def failed_and_going(world: World) -> None:
+    failed(world)
+    world.settle()
+
+
+def without_node(world: World) -> None:
+    created(world)
+    world.azure_finishes()
+    world.settle()
+
+
+def not_listed(world: World) -> None:
+    created(world)
+    world.is_listed = False
+
+
+STAGES: Mapping[str, Callable[[World], None]] = {
+    "new": lambda world: None,
+    "refused": refused,
+    "created": created,
+    "not listed": not_listed,
+    "failed": failed,
+    "failed and going": failed_and_going,
+    "without node": without_node,
+    "joined": joined,
+    "running": running,
+    "ready": ready,
+}

@@ -1,0 +1,274 @@
+"""Initialization: a registered Node can run the workload when it is ready, untainted, and its GPUs are there."""
+
+from typing import Any
+
+import pytest
+
+from provisioner.apis import names
+from provisioner.apis.conditions import INITIALIZED, LAUNCHED, REGISTERED
+from provisioner.apis.node import Node
+from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.nodeclaim.initialization import initialize
+from provisioner.nodeclaim.view import Draft, NodePatch
+from provisioner.placement.offer import Refusal
+from tests.unit.builders import (
+    A100,
+    GPU_TAINT,
+    NAME,
+    NOT_READY_TAINT,
+    kaito_claim,
+    node,
+    provider_id,
+    reached,
+    recorded_claim,
+    view,
+)
+
+REGISTERED_NODE = {names.REGISTERED_LABEL: "true"}
+STARTUP = {"key": "example.com/starting", "value": "yes", "effect": "NoExecute"}
+
+
+def registered_claim(**changes: Any) -> NodeClaim:
+    status = {"providerID": provider_id(NAME), "nodeName": node().name, "conditions": reached(LAUNCHED, REGISTERED)}
+    return recorded_claim(**{"status": status, **changes})
+
+
+def after(claim: NodeClaim, *nodes: Node, **changes: Any) -> Draft:
+    seen = view(claim, *nodes, **changes)
+    draft = Draft(conditions=claim.condition_set(now=seen.now))
+    initialize(seen, draft)
+    return draft
+
+
+def initialized(draft: Draft) -> tuple[str, str, str]:
+    found = draft.conditions.get(INITIALIZED)
+    assert found is not None
+    return found.status, found.reason, found.message
+
+
+def joined(**changes: Any) -> Node:
+    return node(**{"labels": REGISTERED_NODE, **changes})
+
+
+def test_complete_node_is_labelled_and_its_amounts_are_shown() -> None:
+    complete = joined()
+    draft = after(registered_claim(), complete)
+    assert initialized(draft) == ("True", "Initialized", "")
+    assert draft.node_patch == NodePatch(
+        node=complete, patch={"metadata": {"labels": {"karpenter.sh/initialized": "true"}}}
+    )
+    assert draft.status == {"capacity": complete.capacity, "allocatable": complete.allocatable}
+
+
+def test_label_is_added_to_the_patch_that_registers_the_node() -> None:
+    fresh = node()
+    claim = registered_claim()
+    draft = Draft(conditions=claim.condition_set(now=view(claim).now))
+    patch = {"metadata": {"labels": {"a": "b"}, "ownerReferences": []}, "spec": {"taints": []}}
+    draft.node_patch = NodePatch(node=fresh, patch=patch)
+    initialize(view(claim, fresh), draft)
+    assert draft.node_patch.patch == {
+        "metadata": {"labels": {"a": "b", "karpenter.sh/initialized": "true"}, "ownerReferences": []},
+        "spec": {"taints": []},
+    }
+
+
+def test_node_that_is_labelled_already_is_not_written() -> None:
+    draft = after(registered_claim(), joined(labels={**REGISTERED_NODE, names.INITIALIZED_LABEL: "true"}))
+    assert draft.node_patch is None
+    assert initialized(draft)[0] == "True"
+
+
+# What is missing, in Karpenter's order and words
+
+
+@pytest.mark.parametrize(
+    ("claim", "node", "reason", "message"),
+    [
+        ({}, {"ready": "False"}, "NodeNotReady", "Node status is NotReady"),
+        ({}, {"ready": "Unknown"}, "NodeNotReady", "Node status is NotReady"),
+        (
+            {"startupTaints": [STARTUP]},
+            {"taints": [STARTUP]},
+            "StartupTaintsExist",
+            'StartupTaint "example.com/starting=yes:NoExecute" still exists',
+        ),
+        (
+            {},
+            {"taints": [NOT_READY_TAINT]},
+            "KnownEphemeralTaintsExist",
+            'KnownEphemeralTaint "node.kubernetes.io/not-ready:NoSchedule" still exists',
+        ),
+        (
+            {},
+            {"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]},
+            "KnownEphemeralTaintsExist",
+            'KnownEphemeralTaint "node.kubernetes.io/unreachable:NoSchedule" still exists',
+        ),
+        (
+            {},
+            {
+                "taints": [
+                    {"key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "true", "effect": "NoSchedule"}
+                ]
+            },
+            "KnownEphemeralTaintsExist",
+            'KnownEphemeralTaint "node.cloudprovider.kubernetes.io/uninitialized=true:NoSchedule" still exists',
+        ),
+        (
+            {},
+            {"taints": [{"key": "karpenter.sh/unregistered", "effect": "NoExecute"}]},
+            "KnownEphemeralTaintsExist",
+            'KnownEphemeralTaint "karpenter.sh/unregistered:NoExecute" still exists',
+        ),
+        (
+            {},
+            {"taints": [{"key": "readiness.k8s.io/network", "effect": "NoSchedule"}]},
+            "KnownEphemeralTaintsExist",
+            'KnownEphemeralTaint "readiness.k8s.io/network:NoSchedule" still exists',
+        ),
+        (
+            {"resources": {"requests": {"storage": "87Gi", "amd.com/gpu": "1"}}},
+            {},
+            "ResourceNotRegistered",
+            'Resource "amd.com/gpu" was requested but not registered',
+        ),
+        (
+            {"resources": {"requests": {"nvidia.com/gpu": "1"}}},
+            {"gpus": 0},
+            "ResourceNotRegistered",
+            'Resource "nvidia.com/gpu" was requested but not registered',
+        ),
+    ],
+)
+def test_first_thing_that_is_missing_is_named(
+    claim: dict[str, Any], node: dict[str, Any], reason: str, message: str
+) -> None:
+    draft = after(registered_claim(**claim), joined(**node))
+    assert initialized(draft) == ("Unknown", reason, message)
+    assert (draft.node_patch, draft.status) == (None, {})
+
+
+LADDER = ["NodeNotReady", "StartupTaintsExist", "KnownEphemeralTaintsExist", "ResourceNotRegistered"]
+
+
+def test_readiness_comes_before_taints_and_taints_before_resources() -> None:
+    faults: dict[str, Any] = {"ready": "False", "taints": [STARTUP, NOT_READY_TAINT], "gpus": 0}
+    cures: list[dict[str, Any]] = [{}, {"ready": "True"}, {"taints": [NOT_READY_TAINT]}, {"taints": []}, {"gpus": 1}]
+    seen = []
+    for cure in cures:
+        faults |= cure
+        seen.append(initialized(after(registered_claim(startupTaints=[STARTUP]), joined(**faults)))[1])
+    assert seen == [*LADDER, "Initialized"]
+
+
+@pytest.mark.parametrize(
+    "taint",
+    [
+        GPU_TAINT,
+        {"key": "node.kubernetes.io/not-ready", "effect": "PreferNoSchedule"},
+        {"key": "node.cloudprovider.kubernetes.io/uninitialized", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
+        {"key": "karpenter.sh/unregistered", "effect": "NoSchedule"},
+    ],
+)
+def test_other_taints_do_not_matter(taint: dict[str, str]) -> None:
+    assert initialized(after(registered_claim(), joined(taints=[taint])))[0] == "True"
+
+
+def test_startup_taint_that_was_not_put_on_the_node_yet_is_not_taken_for_removed() -> None:
+    draft = after(registered_claim(startupTaints=[STARTUP]), node(taints=[]))
+    assert initialized(draft)[1] == "StartupTaintsExist"
+
+
+def test_storage_is_never_awaited() -> None:
+    assert "storage" in kaito_claim()["spec"]["resources"]["requests"]
+    assert "storage" not in joined().allocatable
+    assert initialized(after(registered_claim(), joined()))[0] == "True"
+
+
+@pytest.mark.parametrize("amount", ["0", "0Gi"])
+def test_request_of_nothing_is_not_awaited(amount: str) -> None:
+    requests = {"requests": {"example.com/fpga": amount}}
+    assert initialized(after(registered_claim(resources=requests), joined()))[0] == "True"
+
+
+def test_request_is_met_by_any_amount_as_in_karpenter() -> None:
+    requests = {"requests": {"cpu": "500"}}
+    assert initialized(after(registered_claim(resources=requests), joined()))[0] == "True"
+
+
+# GPUs that nobody has requested
+
+
+@pytest.mark.parametrize(("size", "registered"), [(A100, None), (A100, 0), ("Standard_NC48ads_A100_v4", 1)])
+def test_gpus_of_the_size_are_awaited_although_the_claim_requests_none(size: str, registered: int | None) -> None:
+    expected = 1 if size == A100 else 2
+    draft = after(registered_claim(size=size), joined(size=size, gpus=registered))
+    message = (
+        f"{registered or 0} of {expected} nvidia.com/gpu registered on Node {node().name} ({size}). "
+        "Waiting for driver and device plugin; if this lasts, check the device plugin's pod on that Node."
+    )
+    assert initialized(draft) == ("Unknown", "ResourceNotRegistered", message)
+
+
+def test_gpus_that_are_there_but_not_allocatable_are_awaited() -> None:
+    broken = joined(gpus=1, allocatable={"nvidia.com/gpu": "0"})
+    assert initialized(after(registered_claim(), broken))[2].startswith("0 of 1 nvidia.com/gpu registered")
+
+
+@pytest.mark.parametrize("registered", [1, 2, 7])
+def test_more_gpus_than_expected_are_slices_or_shares(registered: int) -> None:
+    assert initialized(after(registered_claim(), joined(gpus=registered)))[0] == "True"
+
+
+def test_gpus_of_amd_go_by_their_own_name() -> None:
+    size = "Standard_ND96isr_MI300X_v5"
+    waiting = after(registered_claim(size=size), joined(size=size, gpus=8))
+    assert initialized(waiting)[2].startswith("0 of 8 amd.com/gpu registered")
+    complete = joined(size=size, gpus=None, allocatable={"amd.com/gpu": "8"})
+    assert initialized(after(registered_claim(size=size), complete))[0] == "True"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"wait_for_gpus": False},
+        {"offer": Refusal(reason="UnknownInstanceType", message="gone")},
+    ],
+    ids=["by setting", "size no longer known"],
+)
+def test_gpus_are_not_awaited(changes: dict[str, Any]) -> None:
+    assert initialized(after(registered_claim(), joined(gpus=0), **changes))[0] == "True"
+
+
+def test_size_without_gpus_awaits_none() -> None:
+    size = "Standard_D4s_v5"
+    assert initialized(after(registered_claim(size=size), joined(size=size, gpus=None)))[0] == "True"
+
+
+# When it is not the turn of initialization
+
+
+def test_claim_that_is_not_registered_is_not_initialized() -> None:
+    claim = recorded_claim(status={"providerID": provider_id(NAME), "conditions": reached(LAUNCHED)})
+    assert initialized(after(claim, joined()))[1] == "AwaitingReconciliation"
+
+
+@pytest.mark.parametrize("nodes", [[], [joined(deleting=True)]], ids=["gone", "going"])
+def test_registered_claim_whose_node_is_gone_says_so(nodes: list[Node]) -> None:
+    assert initialized(after(registered_claim(), *nodes)) == (
+        "Unknown",
+        "NodeNotFound",
+        "Node not registered with cluster",
+    )
+
+
+def test_initialized_claim_stays_so_whatever_becomes_of_its_node() -> None:
+    status = {"providerID": provider_id(NAME), "conditions": reached(LAUNCHED, REGISTERED, INITIALIZED)}
+    draft = after(registered_claim(status=status, generation=2), joined(ready="False", gpus=0))
+    assert initialized(draft)[0] == "True"
+    assert (draft.node_patch, draft.status) == (None, {})
+    found = draft.conditions.get(INITIALIZED)
+    assert found is not None
+    assert found.observed_generation == 2

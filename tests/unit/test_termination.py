@@ -1,0 +1,194 @@
+"""Termination: a deleted claim is held until nothing of it is left in Azure, whatever stage it had reached."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from provisioner.apis import names
+from provisioner.apis.agentpool import AgentPool
+from provisioner.apis.conditions import DEPENDENTS, INSTANCE_TERMINATING, READY
+from provisioner.apis.failure import FailureClass
+from provisioner.apis.node import Node
+from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.nodeclaim.agentpool_spec import pool_name
+from provisioner.nodeclaim.termination import terminate
+from provisioner.nodeclaim.view import DeletePool, Draft, View
+from tests.unit.builders import (
+    CREATED,
+    NAME,
+    NOW,
+    claim,
+    failure,
+    listed,
+    node,
+    peers_pool,
+    pool,
+    provider_id,
+    reached,
+    recorded_claim,
+    setback,
+    users_pool,
+    view,
+)
+
+HASHED = pool_name(NAME, alternative=True)
+READY_STATUS = {
+    "providerID": provider_id(NAME),
+    "nodeName": node().name,
+    "conditions": reached(*DEPENDENTS, READY),
+}
+
+
+def deleted(**changes: Any) -> NodeClaim:
+    return recorded_claim(deleted=NOW, **changes)
+
+
+def after(view: View) -> Draft:
+    draft = Draft(conditions=view.claim.condition_set(now=view.now))
+    terminate(view, draft)
+    return draft
+
+
+def terminating(draft: Draft) -> tuple[str, str, str] | None:
+    found = draft.conditions.get(INSTANCE_TERMINATING)
+    return (found.status, found.reason, found.message) if found else None
+
+
+@pytest.mark.parametrize("state", ["Creating", "Updating", "Succeeded", "Failed", "Canceled", "SomethingNew"])
+@pytest.mark.parametrize("status", [{}, READY_STATUS], ids=["before it launched", "when it was ready"])
+def test_pool_is_deleted_whatever_state_it_and_the_claim_are_in(state: str, status: dict[str, Any]) -> None:
+    draft = after(view(deleted(status=status), node(), pools=listed(pool(state=state))))
+    assert draft.azure == DeletePool(name=NAME)
+    assert (draft.release, draft.deleted_nodes) == (False, ())
+    assert terminating(draft) is None
+
+
+def test_claim_waits_while_its_pool_goes() -> None:
+    draft = after(view(deleted(), node(), pools=listed(pool(state="Deleting"))))
+    assert (draft.azure, draft.release, draft.deleted_nodes) == (None, False, ())
+    assert terminating(draft) == ("True", "InstanceTerminating", f"Azure is deleting agent pool {NAME}.")
+    assert draft.again_after == timedelta(seconds=30)
+
+
+def test_claim_goes_with_its_node_when_the_pool_is_gone() -> None:
+    left = node()
+    draft = after(view(deleted(status=READY_STATUS), left))
+    assert draft.deleted_nodes == (left,)
+    assert draft.release
+
+
+def test_node_that_the_peers_finalizer_holds_is_let_go_too() -> None:
+    held = node(deleting=True, finalizers=[names.TERMINATION_FINALIZER])
+    assert after(view(deleted(status=READY_STATUS), held)).deleted_nodes == (held,)
+
+
+def test_claim_that_never_got_anywhere_goes_at_once() -> None:
+    draft = after(view(deleted()))
+    assert (draft.azure, draft.deleted_nodes, draft.release) == (None, (), True)
+
+
+def test_claim_whose_spec_cannot_be_read_goes_as_any_other() -> None:
+    unreadable = deleted(taints=[{"effect": "?"}])
+    assert unreadable.spec is None
+    assert after(view(unreadable, pools=listed(pool()))).azure == DeletePool(name=NAME)
+    assert after(view(unreadable)).release
+
+
+# All that is the claim's, and nothing else
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [pool(), pool("other", owner=NAME), pool(HASHED, owner=NAME), peers_pool()],
+    ids=["recorded", "not recorded", "alternative", "the peer's"],
+)
+def test_every_pool_of_the_claim_is_found_under_whatever_name(mine: AgentPool) -> None:
+    assert after(view(claim(deleted=NOW), pools=listed(mine))).azure == DeletePool(name=mine.name)
+
+
+def test_two_pools_of_one_claim_go_one_after_the_other() -> None:
+    both = {NAME: pool(), HASHED: pool(HASHED, owner=NAME)}
+    first = after(view(deleted(), pools=listed(*both.values())))
+    assert first.azure is not None
+    both[first.azure.name] = pool(first.azure.name, owner=NAME, state="Deleting")
+    second = after(view(deleted(), pools=listed(*both.values())))
+    assert second.azure is not None
+    assert {first.azure.name, second.azure.name} == {NAME, HASHED}
+    going = after(view(deleted(), pools=listed(*(pool(name, owner=NAME, state="Deleting") for name in both))))
+    assert going.azure is None
+    assert not going.release
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [users_pool(), pool(uid="another-claim"), peers_pool(created=CREATED - timedelta(days=1))],
+    ids=["a user's", "another claim's", "the peer's for an older claim"],
+)
+def test_pool_that_is_not_the_claims_is_left_alone_and_so_are_its_nodes(foreign: AgentPool) -> None:
+    draft = after(view(claim(deleted=NOW, finalizers=(names.TERMINATION_FINALIZER,)), node(), pools=listed(foreign)))
+    assert (draft.azure, draft.deleted_nodes) == (None, ())
+    assert draft.release
+
+
+def test_node_that_somebody_wrote_into_the_claims_status_is_left_alone_while_its_pool_stands() -> None:
+    victim = node("system")
+    status = {**READY_STATUS, "providerID": victim.provider_id}
+    draft = after(view(deleted(status=status), victim, pools=listed(users_pool("system"))))
+    assert draft.deleted_nodes == ()
+    assert draft.release
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        node("other"),
+        node(deleting=True, finalizers=["example.com/theirs"]),
+        node(created=CREATED - timedelta(seconds=1)),
+        node(provider_id=""),
+    ],
+    ids=["of another pool", "going already", "older than the claim", "without a VM"],
+)
+def test_only_the_claims_own_node_goes_with_it(other: Node) -> None:
+    draft = after(view(deleted(), other))
+    assert draft.deleted_nodes == ()
+    assert draft.release
+
+
+# Doubt
+
+
+@pytest.mark.parametrize("doubtful", [NAME, HASHED, "recorded"])
+def test_claim_is_held_while_a_pool_of_it_may_exist(doubtful: str) -> None:
+    draft = after(view(deleted(pool="recorded"), node(), pools=listed(unknown=[doubtful])))
+    assert (draft.release, draft.deleted_nodes, draft.azure) == (False, (), None)
+    assert draft.refresh
+    assert terminating(draft) is None
+
+
+def test_failing_list_is_what_the_deleted_claim_shows() -> None:
+    broken = failure(FailureClass.AUTH, "The identity may not list agent pools.")
+    draft = after(view(deleted(), pools=listed(unknown=[NAME], failure=broken)))
+    assert terminating(draft) == ("Unknown", "AuthorizationFailed", "The identity may not list agent pools.")
+    assert not draft.release
+
+
+# A refusal of Azure's
+
+
+def test_refused_deletion_is_shown_and_waited_out() -> None:
+    refused = setback(DeletePool, wait=timedelta(seconds=20), kind=FailureClass.CONFLICT)
+    draft = after(view(deleted(), pools=listed(pool()), setback=refused))
+    assert terminating(draft) == ("Unknown", "OperationInProgress", refused.failure.message)
+    assert draft.azure is None
+    assert draft.again_after == timedelta(seconds=20)
+
+
+def test_after_the_wait_the_pool_is_deleted_again() -> None:
+    refused = setback(DeletePool, wait=timedelta(0))
+    assert after(view(deleted(), pools=listed(pool()), setback=refused)).azure == DeletePool(name=NAME)
+
+
+def test_refused_creation_does_not_hold_a_deletion_up() -> None:
+    refused = setback(wait=timedelta(hours=1))
+    assert after(view(deleted(), pools=listed(pool(state="Creating")), setback=refused)).azure == DeletePool(name=NAME)
