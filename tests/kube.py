@@ -34,9 +34,16 @@ async def eventually(
         if until(seen):
             return seen
         if time.monotonic() > deadline:
-            text = json.dumps(seen, indent=1, default=str)[:4000]
+            text = json.dumps(_readable(seen), indent=1, default=str)[:8000]
             raise AssertionError(f"not within {patience:g} s: {what}; last seen: {text}")
         await asyncio.sleep(_POLL)
+
+
+def _readable(seen: object) -> object:
+    """Return what was seen without the bookkeeping of field owners, which is longer than all the rest."""
+    if isinstance(seen, dict):
+        return {key: _readable(value) for key, value in seen.items() if key != "managedFields"}
+    return [_readable(item) for item in seen] if isinstance(seen, list) else seen
 
 
 class ApiError(Exception):

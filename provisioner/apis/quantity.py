@@ -21,7 +21,7 @@ def parse_quantity(value: str | float) -> Decimal:
     """
     text = str(value).strip()
     match = _QUANTITY.match(text) if len(text) <= _MAX_LENGTH else None
-    if match is None or isinstance(value, bool):
+    if match is None:
         raise ValueError(f"{text[:_MAX_LENGTH]!r} is not a Kubernetes quantity such as 87Gi or 1Ti")
     number, suffix = Decimal(match["number"]), match["suffix"]
     if not suffix:

@@ -93,6 +93,7 @@ class Inventory:
         self._failure: Failure | None = None
         self._failures = 0
         self._woken = False
+        self._not_before = 0.0
         self._rethink = asyncio.Event()
 
     def lookup(self, name: str) -> PoolState:
@@ -117,6 +118,11 @@ class Inventory:
     def failure(self) -> Failure | None:
         """Return why the last LIST failed, None where it did not."""
         return self._failure
+
+    @property
+    def is_throttled(self) -> bool:
+        """Tell whether Azure has asked for a pause that is not over: no LIST is to be made before."""
+        return self._clock() < self._not_before
 
     def note_created(self, pool: AgentPool) -> None:
         """Show a pool whose PUT was accepted, although no LIST has it yet."""
@@ -149,6 +155,7 @@ class Inventory:
         try:
             pools = await self._gateway.list()
         except ArmFailure as error:
+            self._not_before = self._clock() + (error.failure.retry_after or 0.0)
             # An old LIST that fails after a newer one has succeeded says nothing about now.
             if order > self._applied_order:
                 self._failures += 1
@@ -230,7 +237,8 @@ class Inventory:
         """Wait until the next LIST is due: at a fixed time, which nothing shortens, or an interval after the last."""
         while True:
             self._rethink.clear()
-            due = after + self._interval() if until is None else until
+            # Not before Azure wants it either, whoever's LIST it was that it has refused.
+            due = max(after + self._interval() if until is None else until, self._not_before)
             remaining = due - self._clock()
             if remaining <= 0:
                 return

@@ -73,15 +73,16 @@ class WorkQueue(Generic[Key]):
             timer.cancel()
         self._timers[key] = loop.call_at(when, self._expire, key)
 
-    def retry(self, key: Key) -> float:
+    def retry(self, key: Key, *, at_least: float = 0.0) -> float:
         """Add the key after a pause that doubles with each failure since `forget`; return the pause in seconds.
 
-        The pause is between half and all of its nominal length, so that claims that failed together part ways.
+        The pause is between half and all of its nominal length, so that claims that failed together part ways. What a
+        server has asked for, `at_least` in seconds, is not undercut unless it is longer than the longest pause.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         nominal = min(self._retry_cap, self._retry_base * 2.0 ** min(failures, 62))
-        delay = nominal * (0.5 + 0.5 * self._rng.random())
+        delay = max(min(at_least, self._retry_cap), nominal * (0.5 + 0.5 * self._rng.random()))
         self._metrics.retries.inc(name=self._metrics.name)
         self.add_after(key, delay)
         return delay

@@ -92,6 +92,9 @@ class Collector:
 
     async def collect(self) -> None:
         """Make one round. Raises ArmFailure, KubeError."""
+        if self._inventory.is_throttled:
+            await self.synchronise()
+            return
         # Pools before claims: see garbage.py.
         try:
             await self._inventory.refresh()

@@ -246,9 +246,11 @@ class Controller:
             await self._reread(key)
             self._queue.add(key)
         else:
-            level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+            level, pause = logging.WARNING, 0.0
+            if isinstance(error, Unavailable):
+                level, pause = logging.INFO, error.retry_after or 0.0
             _log.log(level, "API server refused", extra={"kind": kind, "claim": name, "error": str(error)})
-            self._queue.retry(key)
+            self._queue.retry(key, at_least=pause)
 
     async def _reread(self, key: Key) -> None:
         _, name = key

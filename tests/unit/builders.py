@@ -172,7 +172,10 @@ def raw_node(pool: str = NAME, *, number: int = 0, size: str = A100, gpus: int |
             "taints": changes.pop("taints", [GPU_TAINT]),
         },
         "status": {
-            "conditions": [{"type": "Ready", "status": changes.pop("ready", "True")}],
+            "conditions": [
+                {"type": "MemoryPressure", "status": "False"},
+                {"type": "Ready", "status": changes.pop("ready", "True")},
+            ],
             "capacity": dict(amounts),
             "allocatable": changes.pop("allocatable", dict(amounts)),
         },

@@ -1,6 +1,6 @@
 """The arithmetic of Karpenter's status conditions, which clients compare literally."""
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -61,6 +61,12 @@ def test_missing_condition_is_added_and_those_that_are_there_stay() -> None:
     result = conditions(stored).result()
     assert of(result, LAUNCHED).to_dict() == stored
     assert of(result, REGISTERED).reason == "AwaitingReconciliation"
+
+
+def test_moment_is_written_in_utc_and_whole_seconds() -> None:
+    elsewhere = CREATED.replace(microsecond=999_999).astimezone(timezone(timedelta(hours=9)))
+    working = ConditionSet((), generation=1, created=elsewhere, now=LATER)
+    assert of(working.result(), LAUNCHED).to_dict()["lastTransitionTime"] == "2026-11-21T04:34:24Z"
 
 
 # One condition

@@ -124,7 +124,12 @@ def test_claim_is_not_lost_while_its_pool_is_listed(state: str) -> None:
     "other",
     [
         claim(),
-        claim(status={"conditions": [condition(LAUNCHED, "Unknown", "CreatingAgentPool")]}),
+        claim(
+            status={
+                "providerID": provider_id(NAME),
+                "conditions": [condition(LAUNCHED, "Unknown", "CreatingAgentPool")],
+            }
+        ),
         launched(vm=""),
         launched(deleted=NOW, finalizers=(names.TERMINATION_FINALIZER,)),
         launched(nodeClassRef={"group": "karpenter.azure.com", "kind": "AKSNodeClass"}, labels={}),

@@ -132,6 +132,14 @@ async def test_retry_doubles_with_jitter_up_to_the_cap() -> None:
 
 
 @virtual_time
+@pytest.mark.parametrize(("at_least", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, 60.0)])
+async def test_retry_waits_as_long_as_a_server_asks_for_up_to_the_cap(at_least: float, pause: float) -> None:
+    queue = make(retry_cap=60.0)
+    assert queue.retry("a", at_least=at_least) == pause
+    assert queue.retry("b", at_least=0.1) >= 0.5
+
+
+@virtual_time
 async def test_forget_starts_the_back_off_anew() -> None:
     queue = make(retry_base=1.0)
     for _ in range(10):

@@ -267,9 +267,9 @@ def test_node_of_another_pool_or_of_no_vm_is_none_of_its(vm: str) -> None:
 
 
 def test_oldest_of_several_nodes_is_the_claims() -> None:
-    younger = node(number=1, created=CREATED + timedelta(minutes=9))
-    draft = after(view(recorded_claim(), younger, node(), pools=listed(pool())))
-    assert draft.status == {"providerID": provider_id(NAME, number=0)}
+    younger = node(number=0, created=CREATED + timedelta(minutes=9))
+    draft = after(view(recorded_claim(), younger, node(number=1), pools=listed(pool())))
+    assert draft.status == {"providerID": provider_id(NAME, number=1)}
 
 
 def test_launched_claim_is_never_launched_again() -> None:
@@ -393,10 +393,11 @@ def test_pool_of_an_earlier_claim_is_not_deleted_again_before_azure_wants_to_be_
 
 
 @pytest.mark.parametrize("mine", [pool(), peers_pool()], ids=["ours", "the peer's"])
-def test_pool_that_was_made_for_the_claim_is_adopted(mine: AgentPool) -> None:
-    draft = after(view(claim(), node(), pools=listed(mine)))
+@pytest.mark.parametrize("finalizers", [(), (names.TERMINATION_FINALIZER,)], ids=["unheld", "held by the peer"])
+def test_pool_that_was_made_for_the_claim_is_adopted(mine: AgentPool, finalizers: tuple[str, ...]) -> None:
+    draft = after(view(claim(finalizers=finalizers), node(), pools=listed(mine)))
     assert draft.annotations == {names.AGENT_POOL_ANNOTATION: NAME, names.INSTANCE_TYPE_ANNOTATION: A100}
-    assert draft.add_finalizer
+    assert draft.add_finalizer is not bool(finalizers)
     assert launched(draft) == ("True", "Launched")
     assert draft.azure is None
 

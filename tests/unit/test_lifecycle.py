@@ -1,5 +1,6 @@
 """The whole life of a claim, as its author, Azure and the Node see it."""
 
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_failed_pool_is_taken_down_and_created_again_after_a_pause() -> None:
     world.retry_is_due()
     world.settle()
     assert world.take() == ([f"create {NAME}", "status"], [("Launched", "Unknown", "CreatingAgentPool")])
-    assert "Warning InsufficientCapacity" in world.events
+    assert world.events == ["CreatingAgentPool", "Warning InsufficientCapacity", "CreatingAgentPool"]
 
 
 def test_ready_claim_stays_ready_when_its_node_is_not() -> None:
@@ -227,6 +228,13 @@ def test_finalizers_of_others_stay() -> None:
     assert step.metadata["finalizers"] == ["example.com/theirs", "karpenter.sh/termination"]
 
 
+def test_annotation_that_is_there_is_not_written_again() -> None:
+    recorded = claim(annotations={names.AGENT_POOL_ANNOTATION: NAME})
+    step = reconcile(view(recorded))
+    assert step.metadata is not None
+    assert step.metadata["annotations"] == {names.INSTANCE_TYPE_ANNOTATION: A100}
+
+
 def test_conditions_of_others_stay() -> None:
     theirs = condition("Drifted", "True", "NodePoolDrifted", "NodePoolDrifted")
     step = reconcile(view(claim(status={"conditions": [theirs]})))
@@ -249,6 +257,22 @@ def test_claim_that_cannot_be_served_fails_with_a_warning_and_holds_nobody_up(
     assert told[LAUNCHED] == ("False", reason)
     assert told[READY] == ("False", "UnhealthyDependents")
     assert [(notice.reason, notice.is_warning) for notice in step.notices] == [(reason, True)]
+
+
+@pytest.mark.parametrize("old", ["22 vCPUs needed, 0 left.", "24 vCPUs needed, 0 left."])
+def test_refusal_with_other_numbers_is_shown_but_no_new_event(old: str) -> None:
+    known = recorded_claim(status=reconcile(view(recorded_claim(), setback=setback())).status)
+    shown = known.is_true(LAUNCHED), next(c for c in known.conditions if c.type == LAUNCHED).message
+    assert shown == (False, "24 vCPUs needed, 0 left.")
+    other = dataclasses.replace(setback(), failure=failure(message=old))
+    step = reconcile(view(known, setback=other))
+    assert (step.status is None) == (old == "24 vCPUs needed, 0 left.")
+    assert step.notices == ()
+
+
+def test_status_of_a_claim_that_goes_with_this_step_is_not_written() -> None:
+    step = reconcile(view(recorded_claim(deleted=NOW)))
+    assert step == Step(release=True)
 
 
 def test_violated_invariant_is_a_warning() -> None:

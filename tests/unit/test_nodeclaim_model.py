@@ -90,6 +90,11 @@ def test_claim_with_nothing_but_a_name_and_a_uid_is_read() -> None:
     assert read.agent_pool == ""
 
 
+def test_condition_without_a_time_counts_from_the_claims_creation() -> None:
+    stored = {"type": READY, "status": "True", "reason": READY}
+    assert claim(status={"conditions": [stored]}).conditions[0].last_transition == CREATED
+
+
 def test_amounts_are_read_from_text_and_from_numbers() -> None:
     read = bare_claim(resources={"requests": {"cpu": "500m", "nvidia.com/gpu": 2, "memory": "1e3"}})
     assert spec_of(read).requests == {"cpu": Decimal("0.5"), "nvidia.com/gpu": 2, "memory": 1000}

@@ -145,7 +145,7 @@ def test_bad_value_is_told_with_its_name_and_what_it_may_be(name: str, value: st
 
 
 def test_bad_value_of_a_flag_is_told_by_the_flag() -> None:
-    assert told(MANAGED, workers="0").startswith("--workers is '0': ")
+    assert told(MANAGED, workers="0").startswith("--workers is '0': input should be ")
 
 
 @pytest.mark.parametrize("name", ["ARM_SUBSCRIPTION_ID", "ARM_RESOURCE_GROUP", "AZURE_CLUSTER_NAME"])

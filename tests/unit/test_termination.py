@@ -122,11 +122,13 @@ def test_two_pools_of_one_claim_go_one_after_the_other() -> None:
 
 @pytest.mark.parametrize(
     "foreign",
-    [users_pool(), pool(uid="another-claim"), peers_pool(created=CREATED - timedelta(days=1))],
-    ids=["a user's", "another claim's", "the peer's for an older claim"],
+    [users_pool(), pool(uid="another-claim"), peers_pool(created=CREATED - timedelta(days=1)), peers_pool("twin")],
+    ids=["a user's", "another claim's", "the peer's for an older claim", "the peer's for one of the same second"],
 )
 def test_pool_that_is_not_the_claims_is_left_alone_and_so_are_its_nodes(foreign: AgentPool) -> None:
-    draft = after(view(claim(deleted=NOW, finalizers=(names.TERMINATION_FINALIZER,)), node(), pools=listed(foreign)))
+    draft = after(
+        view(claim(deleted=NOW, finalizers=(names.TERMINATION_FINALIZER,)), node(foreign.name), pools=listed(foreign))
+    )
     assert (draft.azure, draft.deleted_nodes) == (None, ())
     assert draft.release
 
@@ -176,12 +178,13 @@ def test_failing_list_is_what_the_deleted_claim_shows() -> None:
 # A refusal of Azure's
 
 
-def test_refused_deletion_is_shown_and_waited_out() -> None:
-    refused = setback(DeletePool, wait=timedelta(seconds=20), kind=FailureClass.CONFLICT)
+@pytest.mark.parametrize(("wait", "looked_at"), [(20, 20), (600, 30)])
+def test_refused_deletion_is_shown_and_waited_out(wait: int, looked_at: int) -> None:
+    refused = setback(DeletePool, wait=timedelta(seconds=wait), kind=FailureClass.CONFLICT)
     draft = after(view(deleted(), pools=listed(pool()), setback=refused))
     assert terminating(draft) == ("Unknown", "OperationInProgress", refused.failure.message)
     assert draft.azure is None
-    assert draft.again_after == timedelta(seconds=20)
+    assert draft.again_after == timedelta(seconds=looked_at)
 
 
 def test_after_the_wait_the_pool_is_deleted_again() -> None:
