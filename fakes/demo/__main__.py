@@ -58,8 +58,10 @@ class Demo:
         await self._follow(lambda _: self._at() > ready_at + _PAUSE)
         await asyncio.to_thread(self._client.request, "DELETE", f"{_CLAIMS}/{name}")
         await self._follow(lambda now: not (now.claims or now.pools or now.nodes))
+        gone_at = self._at()
+        self._screen.settle()
         self._screen.say(
-            f"Ready after {clock_text(ready_at)}, gone again after {clock_text(self._at())} of simulated time."
+            f"Ready after {clock_text(ready_at)}, gone again after {clock_text(gone_at)} of simulated time."
         )
         calls = ", ".join(f"{number} {call}" for call, number in sorted(Counter(self._calls()).items()))
         self._screen.say(f"ARM calls of the controller: {calls}.")

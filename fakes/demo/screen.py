@@ -30,16 +30,18 @@ class Screen:
         self._history: list[tuple[float, str]] = []
 
     def __enter__(self) -> "Screen":
-        if self._console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.settle()
+
+    def settle(self) -> None:
+        """Take the table away; what happened stays readable in the scrollback."""
         if self._console.is_terminal:
             self._live.stop()
-            # The table goes with the live display; what happened stays readable in the scrollback.
             for at, line in self._history:
                 self._print(at, line)
+            self._history.clear()
 
     def say(self, text: str) -> None:
         """Print a line beside the table."""
@@ -52,6 +54,7 @@ class Screen:
             if not self._console.is_terminal:
                 self._print(at, change)
         if self._console.is_terminal:
+            self._live.start()
             self._live.update(self._tables(snapshot, at=at, calls=calls))
 
     def _print(self, at: float, line: str) -> None:
