@@ -11,9 +11,14 @@ from provisioner.apis import names
 POOL_NAME: Final = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)
 
 _VMSS_OF_PROVIDER_ID: Final = re.compile(
-    r"^azure:///subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Compute/"
+    r"^azure:///subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/"
     r"virtualMachineScaleSets/aks-(?P<pool>[a-z0-9]+)-[0-9]+-vmss/virtualMachines/[^/]+$",
     re.ASCII | re.IGNORECASE,
+)
+
+
+_GROUP_OF_PROVIDER_ID: Final = re.compile(
+    r"^azure://(?P<group>/subscriptions/[^/]+/resourceGroups/[^/]+)/providers/Microsoft\.Compute/", re.IGNORECASE
 )
 
 
@@ -103,6 +108,9 @@ def pool_of_provider_id(provider_id: str) -> str:
 
 
 def resource_group_of_provider_id(provider_id: str) -> str:
-    """Return the lower-cased resource group of a scale set instance, empty where the ID is of no such instance."""
-    match = _VMSS_OF_PROVIDER_ID.match(provider_id)
+    """Return the lower-cased ID of a VM's resource group, empty where the ID is of no VM of Azure's.
+
+    Of any VM, not of a scale set's alone: a system pool may be of type VirtualMachines.
+    """
+    match = _GROUP_OF_PROVIDER_ID.match(provider_id)
     return match["group"].lower() if match else ""

@@ -137,15 +137,14 @@ class Actuator:
         if step.status is not None:
             claim = await self._write_status(claim, step.status)
         self._tell(view, step)
-        if step.azure is not None:
-            await self._ask(view, step)
+        learned = step.azure is not None and await self._ask(view, step)
         for node in step.deleted_nodes:
             await self._delete_node(node)
             _log.info("deleted Node of a claim that is gone", extra={"claim": claim.name, "node": node.name})
         if step.release:
             await self._release(claim)
             return False
-        return step.metadata is not None or step.azure is not None or step.node_patch is not None
+        return step.metadata is not None or learned or step.node_patch is not None
 
     def _take(self, raw: dict[str, Any]) -> NodeClaim:
         # Into the store before the watch tells of it, so that the next look is not one at the past.
@@ -199,7 +198,8 @@ class Actuator:
                 extra={"claim": view.claim.name, "reason": notice.reason},
             )
 
-    async def _ask(self, view: View, step: Step) -> None:
+    async def _ask(self, view: View, step: Step) -> bool:
+        """Ask Azure; tell whether a decision can rest on something new: an answer, or a refusal to show."""
         request = step.azure
         try:
             match request:
@@ -208,14 +208,16 @@ class Actuator:
                 case DeletePool():
                     await self._delete(view, request, cause=step.setback)
                 case FindInstance():
-                    await self._find(view, request)
+                    return await self._find(view, request)
         except ArmFailure as error:
             if error.outcome_unknown and request is not None:
                 # The answer was lost, the effect perhaps not: believe nothing but a LIST from now on.
                 self._notes.note_doubtful(request.name)
                 self._notes.wake()
-            if isinstance(request, CreatePool | DeletePool):
-                self._set_back(view, type(request), error.failure)
+            if not isinstance(request, CreatePool | DeletePool):
+                return False
+            self._set_back(view, type(request), error.failure)
+        return True
 
     async def _create(self, view: View, request: CreatePool) -> None:
         try:
@@ -242,10 +244,12 @@ class Actuator:
         elif (setback := self._setbacks.get(view.claim.uid)) and setback.request is DeletePool:
             del self._setbacks[view.claim.uid]
 
-    async def _find(self, view: View, request: FindInstance) -> None:
+    async def _find(self, view: View, request: FindInstance) -> bool:
         machines = await self._arm.machines(request.name)
-        if machines:
-            self._instances[view.claim.uid] = machines[0].provider_id
+        if not machines:
+            return False
+        self._instances[view.claim.uid] = machines[0].provider_id
+        return True
 
     def _set_back(self, view: View, request: type[CreatePool] | type[DeletePool], failure: Failure) -> None:
         old = self._setbacks.get(view.claim.uid)

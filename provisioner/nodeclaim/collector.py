@@ -46,6 +46,7 @@ class Collector:
         enqueue: Callable[[str], None],
         enqueue_claims_of: Callable[[Node], None],
         metrics: Registry,
+        subscription_id: str,
         interval: float,
     ) -> None:
         self._kube = kube
@@ -55,6 +56,7 @@ class Collector:
         self._recorder = recorder
         self._enqueue = enqueue
         self._enqueue_claims_of = enqueue_claims_of
+        self._subscription_id = subscription_id
         self._interval = interval
         self._collected = metrics.counter(
             "gpu_provisioner_garbage_collected_total",
@@ -122,10 +124,15 @@ class Collector:
             # While a cluster stops or starts its VMs and pools come and go as they please.
             _log.info("no garbage collection while the cluster is not running", extra={"state": cluster.power_state})
             return False
-        if not is_same_cluster(self._store.nodes, node_resource_group=cluster.node_resource_group):
+        same = is_same_cluster(
+            self._store.nodes,
+            subscription_id=self._subscription_id,
+            node_resource_group=cluster.node_resource_group,
+        )
+        if not same:
             _log.error(
                 "no garbage collection: no Node of this Kubernetes cluster lies in the AKS cluster's node resource "
-                "group; check KUBECONFIG, AZURE_CLUSTER_NAME and ARM_RESOURCE_GROUP",
+                "group; check KUBECONFIG, AZURE_CLUSTER_NAME, ARM_RESOURCE_GROUP and ARM_SUBSCRIPTION_ID",
                 extra={"node_resource_group": cluster.node_resource_group},
             )
             return False

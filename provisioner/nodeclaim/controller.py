@@ -186,7 +186,7 @@ class Controller:
     def view(self, claim: NodeClaim) -> View:
         """Return everything that a decision about the claim rests on."""
         offer = (
-            choose(claim.spec, sizes=self._region.sizes)
+            choose(claim.spec, sizes=self._region.sizes, location=self._region.location)
             if claim.spec is not None
             else Refusal(reason="InvalidSpec", message=claim.spec_error)
         )
@@ -199,6 +199,7 @@ class Controller:
             nodes=tuple(nodes.values()),
             pools=self._inventory,
             offer=offer,
+            recorded_size=self._region.sizes.find(claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, "")),
             now=self._now(),
             location=self._region.location,
             is_region_known=self._region.is_known,

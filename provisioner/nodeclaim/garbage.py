@@ -52,12 +52,13 @@ def lost_claims(
     return sorted(lost, key=lambda claim: claim.name)
 
 
-def is_same_cluster(nodes: Iterable[Node], *, node_resource_group: str) -> bool:
+def is_same_cluster(nodes: Iterable[Node], *, subscription_id: str, node_resource_group: str) -> bool:
     """Tell whether the Kubernetes cluster we watch is the AKS cluster whose pools we list.
 
     With a kubeconfig of another cluster every pool looks orphaned. Each AKS cluster has a system pool, so at least one
     Node's providerID lies in the cluster's node resource group; without that proof nothing may be collected.
     """
-    group = node_resource_group.lower()
-    # A Node that is no scale set's has no group either: nothing known on both sides would prove the same.
-    return bool(group) and any(resource_group_of_provider_id(node.provider_id) == group for node in nodes)
+    if not subscription_id or not node_resource_group:
+        return False
+    group = f"/subscriptions/{subscription_id}/resourceGroups/{node_resource_group}".lower()
+    return any(resource_group_of_provider_id(node.provider_id) == group for node in nodes)

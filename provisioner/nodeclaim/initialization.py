@@ -9,7 +9,6 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.taints import is_ephemeral
 from provisioner.nodeclaim.view import Draft, NodePatch, View
-from provisioner.placement.offer import Offer
 
 _NOT_REGISTERED = "ResourceNotRegistered"
 
@@ -58,9 +57,9 @@ def _resource_missing(view: View, node: Node) -> tuple[str, str] | None:
         # `storage` is the OS disk's size here; no Node ever offers it.
         if resource != names.STORAGE and amount > 0 and node.allocatable_of(resource) <= 0:
             return _NOT_REGISTERED, f'Resource "{resource}" was requested but not registered'
-    if not view.wait_for_gpus or not isinstance(view.offer, Offer) or not view.offer.size.gpu_count:
+    size = view.size
+    if not view.wait_for_gpus or size is None or not size.gpu_count:
         return None
-    size = view.offer.size
     registered = node.allocatable_of(size.gpu_resource)
     # A MIG slice or a time share makes more of a GPU, never fewer: so at least as many as the size has.
     if registered < Decimal(size.gpu_count):

@@ -36,6 +36,8 @@ def launch(view: View, draft: Draft) -> None:
         # Never rewritten: clients and garbage collection rely on the providerID of a launched claim.
         conditions.observe(LAUNCHED)
         draft.settled = True
+        # Of a claim that came back from a backup, for instance: without it nothing would hold it until its VM is gone.
+        draft.add_finalizer = not view.claim.has_finalizer
         return
     refusal = _refusal(view)
     if refusal is not None and not view.claim.agent_pool:
@@ -170,7 +172,8 @@ def _create(view: View, draft: Draft) -> None:
         refusal = _refusal(view) or Refusal(reason=INVALID_SPEC, message=view.claim.spec_error)
         draft.conditions.set_false(LAUNCHED, reason=refusal.reason, message=refusal.message)
         return
-    if not view.claim.agent_pool or not view.claim.has_finalizer:
+    recorded = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION)
+    if not view.claim.agent_pool or not view.claim.has_finalizer or recorded != offer.size.name:
         _record(view, draft, view.pool_name)
     if view.setback is None:
         _creating(view, draft, view.pool_name)
@@ -181,9 +184,14 @@ def _record(view: View, draft: Draft, name: str) -> None:
     draft.add_finalizer = not view.claim.has_finalizer
     draft.annotations[names.AGENT_POOL_ANNOTATION] = name
     if isinstance(view.offer, Offer):
-        draft.annotations[names.INSTANCE_TYPE_ANNOTATION] = view.offer.size.name
+        before, size = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION), view.offer.size.name
+        draft.annotations[names.INSTANCE_TYPE_ANNOTATION] = size
         wanted = launch_labels(view.claim, view.offer, location=view.location)
         draft.labels |= {key: value for key, value in wanted.items() if key not in view.claim.labels}
+        if before is not None and before != size:
+            # Asked for anew with another size: the labels that the first one gave go with it.
+            sizes = (names.INSTANCE_TYPE_LABEL, names.SKU_NAME_LABEL)
+            draft.labels |= {key: size for key in sizes if view.claim.labels.get(key) == before}
         draft.notices += [Notice(reason="InstanceTypeNote", message=note) for note in view.offer.notes]
 
 

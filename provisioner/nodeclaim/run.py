@@ -92,13 +92,17 @@ def _session(settings: Settings, metrics: Registry) -> AzureSession:
             },
         )
 
-    return AzureSession(
-        cloud=cloud_for(
+    try:
+        cloud = cloud_for(
             settings.cloud,
             endpoint=settings.arm_endpoint or None,
             authority=settings.authority_host or None,
             audience=settings.arm_audience or None,
-        ),
+        )
+    except ValueError as error:
+        raise SettingError(f"AZURE_CLOUD, ARM_ENDPOINT or AZURE_AUTHORITY_HOST is wrong: {error}") from error
+    return AzureSession(
+        cloud=cloud,
         target=AzureTarget(
             subscription_id=settings.subscription_id,
             resource_group=settings.resource_group,
@@ -175,6 +179,7 @@ class _Operation:
             enqueue=self._controller.enqueue,
             enqueue_claims_of=self._controller.enqueue_claims_of,
             metrics=metrics,
+            subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
         )
 

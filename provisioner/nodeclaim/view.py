@@ -13,7 +13,7 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label, pool_name
-from provisioner.placement.offer import Offer, Refusal
+from provisioner.placement.offer import Offer, Refusal, Size
 
 
 class Pools(Protocol):
@@ -50,6 +50,7 @@ class View:
 
     `is_region_known` is False until the cluster's location and sizes were asked for: no pool is asked for before;
     `region_failure` says why they are not known.
+    `recorded_size` is what the claim's pool was asked for with, which later lists of sizes do not change.
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it.
     """
@@ -62,6 +63,7 @@ class View:
     location: str = ""
     is_region_known: bool = True
     region_failure: Failure | None = None
+    recorded_size: Size | None = None
     setback: Setback | None = None
     instance_id: str = ""
     wait_for_gpus: bool = True
@@ -82,6 +84,11 @@ class View:
     def waits_until_retry(self, request: type["CreatePool"] | type["DeletePool"]) -> bool:
         """Tell whether Azure has refused that request lately and is not to be asked again yet."""
         return self.setback is not None and self.setback.request is request and self.now < self.setback.retry_at
+
+    @property
+    def size(self) -> Size | None:
+        """Return the VM size of the claim's pool, recorded or to be asked for."""
+        return self.recorded_size or (self.offer.size if isinstance(self.offer, Offer) else None)
 
     @property
     def joined_nodes(self) -> tuple[Node, ...]:

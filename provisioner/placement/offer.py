@@ -80,12 +80,16 @@ class _Refused(Exception):
         self.refusal = Refusal(reason=reason, message=message)
 
 
-def choose(spec: NodeClaimSpec, *, sizes: Sizes) -> Offer | Refusal:
-    """Choose what to ask for, the first fitting size in the order in which the claim lists them."""
+def choose(spec: NodeClaimSpec, *, sizes: Sizes, location: str = "") -> Offer | Refusal:
+    """Choose what to ask for, the first fitting size in the order in which the claim lists them.
+
+    `location` is the cluster's; while it is not known, no requirement on the region is judged.
+    """
     try:
         requirements = combine(spec.requirements)
         capacity_type = _capacity_type(requirements)
         _check_os(requirements)
+        _check_region(requirements, location=location)
         zones, zone_label = _zones(requirements)
         size, notes = _size(requirements, spec=spec, sizes=sizes)
         return Offer(
@@ -119,6 +123,14 @@ def _capacity_type(requirements: Requirements) -> str:
 def _check_os(requirements: Requirements) -> None:
     if not requirements[names.OS_LABEL].allows("linux"):
         raise _Refused("UnsupportedRequirement", f"{names.OS_LABEL} must allow linux: GPU pools are Linux pools.")
+
+
+def _check_region(requirements: Requirements, *, location: str) -> None:
+    if location and not requirements[names.REGION_LABEL].allows(location):
+        raise _Refused(
+            "UnsupportedRequirement",
+            f"{names.REGION_LABEL} must allow {location}: all nodes are in the cluster's region.",
+        )
 
 
 def _zones(requirements: Requirements) -> tuple[tuple[str, ...], str]:
@@ -170,7 +182,8 @@ def _size(requirements: Requirements, *, spec: NodeClaimSpec, sizes: Sizes) -> t
             if sizes.are_complete:
                 continue
             # Azure's list could not be read, and it is Azure that knows: let it decide.
-            size = Size(name=spelling)
+            allowed = (name for name in ("amd64", "arm64") if requirements[names.ARCH_LABEL].allows(name))
+            size = Size(name=spelling, architecture=next(allowed, "amd64"))
         if not requirements[names.ARCH_LABEL].allows(size.architecture):
             unsuitable.append(f"{size.name} is {size.architecture}, which {names.ARCH_LABEL} excludes")
             continue

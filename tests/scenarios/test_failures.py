@@ -15,6 +15,7 @@ from fakes.aks import FakeAks
 from fakes.azure import Answer, Disconnect, Fault, OperationFault
 from fakes.azure.errors import error
 from fakes.cluster.real import RealCluster
+from fakes.nodes import FaultKind
 from tests.claims import kaito_claim
 from tests.conftest import SCALE
 from tests.kube import CLAIMS, Kube, Object, condition, eventually, has_reason, is_true
@@ -356,3 +357,24 @@ async def test_claim_goes_on_by_itself_after_what_passes(aks: FakeAks, kube: Kub
     assert gap >= pause
     assert statuses(aks, PUT, pool=name)[1] == 201
     assert len(calls(aks, DELETE, name)) == (1 if isinstance(fault, OperationFault) else 0)
+
+
+async def asked(aks: FakeAks, operation: str, pool: str) -> int:
+    return len(calls(aks, operation, pool))
+
+
+async def test_pool_without_a_vm_is_not_asked_after_without_end(aks: FakeAks, kube: Kube) -> None:
+    """The pool stands, and neither a Node has joined nor does Azure list a VM: that is asked for now and then only."""
+    hidden = aks.azure.add_fault(
+        Answer(operation="machines.list", pool="wsnovm", status=200, body={"value": []}, times=None)
+    )
+    late = aks.nodes.add_fault(FaultKind.NEVER_JOINS, pool="wsnovm")
+    await kube.create(CLAIMS, kaito_claim("wsnovm"))
+    await wait_pool(aks, "wsnovm", "Succeeded")
+    await eventually(lambda: asked(aks, "machines.list", "wsnovm"), what="the question for the VM")
+    await wait_calls(aks, LIST, more=3)
+    assert len(calls(aks, "machines.list", "wsnovm")) <= 2
+
+    aks.azure.faults.remove(hidden)
+    aks.nodes.clear(late)
+    await kube.wait_claim("wsnovm", is_true("Ready"))

@@ -91,8 +91,9 @@ def claim(name: str = NAME, **changes: Any) -> NodeClaim:
 
 
 def recorded_claim(name: str = NAME, *, pool: str = "", **changes: Any) -> NodeClaim:
-    """Return a claim that has our finalizer and the name of its agent pool."""
-    changes["annotations"] = {names.AGENT_POOL_ANNOTATION: pool or name} | changes.get("annotations", {})
+    """Return a claim that has our finalizer, the name of its agent pool and the size that was asked for."""
+    recorded = {names.AGENT_POOL_ANNOTATION: pool or name, names.INSTANCE_TYPE_ANNOTATION: A100}
+    changes["annotations"] = recorded | changes.get("annotations", {})
     return claim(name, finalizers=(names.TERMINATION_FINALIZER,), **changes)
 
 

@@ -26,6 +26,9 @@ from tests.unit.builders import (
     users_pool,
 )
 
+SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/mc_rg_aks_eastus"
+
 # Pools
 
 
@@ -150,14 +153,19 @@ def test_claim_that_is_not_launched_or_not_ours_is_never_lost(other: NodeClaim) 
         ([node(provider_id=""), node("b", provider_id="kind://x"), node("system")], True),
         ([node(provider_id=provider_id("system").replace("mc_rg_aks_eastus", "MC_RG_AKS_EASTUS"))], True),
         ([node(provider_id=provider_id("system").replace("mc_rg_aks_eastus", "mc_other"))], False),
+        ([node(provider_id=provider_id("system").replace(SUBSCRIPTION, "another"))], False),
+        ([node(provider_id=f"azure://{GROUP}/providers/Microsoft.Compute/virtualMachines/aks-system-1-vm0")], True),
         ([node(provider_id="kind://docker/kind/worker")], False),
         ([node(provider_id="")], False),
         ([], False),
     ],
 )
 def test_cluster_is_the_same_when_a_node_lies_in_its_node_resource_group(nodes: list[Node], same: bool) -> None:
-    assert is_same_cluster(nodes, node_resource_group="MC_rg_aks_eastus") is same
+    group = "MC_rg_aks_eastus"
+    assert is_same_cluster(nodes, subscription_id=SUBSCRIPTION, node_resource_group=group) is same
 
 
 def test_cluster_without_a_known_node_resource_group_is_never_the_same() -> None:
-    assert not is_same_cluster([node(), node("b", provider_id="kind://x")], node_resource_group="")
+    nodes = [node(), node("b", provider_id="kind://x")]
+    assert not is_same_cluster(nodes, subscription_id=SUBSCRIPTION, node_resource_group="")
+    assert not is_same_cluster(nodes, subscription_id="", node_resource_group="MC_rg_aks_eastus")

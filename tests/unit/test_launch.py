@@ -112,6 +112,21 @@ def test_claim_that_has_lost_its_finalizer_gets_it_back_before_a_pool_is_asked_f
     assert isinstance(draft.azure, CreatePool)
 
 
+def test_size_that_is_asked_for_anew_replaces_the_one_recorded_before() -> None:
+    before = "Standard_NC6s_v3"
+    labels = {names.INSTANCE_TYPE_LABEL: before, names.SKU_NAME_LABEL: "written-by-its-author"}
+    draft = after(view(recorded_claim(annotations={names.INSTANCE_TYPE_ANNOTATION: before}, labels=labels)))
+    assert draft.annotations[names.INSTANCE_TYPE_ANNOTATION] == A100
+    assert draft.labels[names.INSTANCE_TYPE_LABEL] == A100
+    assert names.SKU_NAME_LABEL not in draft.labels
+
+
+def test_launched_claim_that_has_lost_our_finalizer_gets_it_again() -> None:
+    launched = {"providerID": provider_id(NAME), "conditions": reached(LAUNCHED)}
+    assert after(view(claim(status=launched))).add_finalizer
+    assert not after(view(recorded_claim(status=launched))).add_finalizer
+
+
 def test_odd_spelling_is_told_once_when_the_pool_is_recorded() -> None:
     draft = after(view(claim(size=A100.lower())))
     assert [(notice.reason, notice.is_warning) for notice in draft.notices] == [("InstanceTypeNote", False)]

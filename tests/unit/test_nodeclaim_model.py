@@ -208,16 +208,20 @@ def test_pool_of_the_peer_is_known_by_all_of_its_labels_and_none_of_our_tags(
     assert parse_agent_pool(raw).is_peers is is_peers
 
 
+GROUP = "/subscriptions/0b1f6471-1bf0-4dda-aec3-cb9272f09590/resourcegroups/mc_rg_aks_eastus"
+
+
 @pytest.mark.parametrize(
     ("given", "pool", "group"),
     [
-        (provider_id("ws1"), "ws1", "mc_rg_aks_eastus"),
-        (provider_id("ws1").upper().replace("AZURE:///", "azure:///"), "ws1", "mc_rg_aks_eastus"),
+        (provider_id("ws1"), "ws1", GROUP),
+        (provider_id("ws1").upper().replace("AZURE:///", "azure:///"), "ws1", GROUP),
         ("", "", ""),
         ("aws:///us-east-1/i-1", "", ""),
-        (provider_id("ws1").replace("virtualMachineScaleSets", "virtualMachines"), "", ""),
-        (provider_id("a-b"), "", ""),
-        (provider_id("ws1") + "/x", "", ""),
+        (provider_id("ws1").replace("virtualMachineScaleSets", "virtualMachines"), "", GROUP),
+        (provider_id("a-b"), "", GROUP),
+        (provider_id("ws1") + "/x", "", GROUP),
+        (provider_id("ws1").replace("Microsoft.Compute", "Microsoft.Web"), "", ""),
     ],
 )
 def test_provider_id_tells_agent_pool_and_resource_group(given: str, pool: str, group: str) -> None:

@@ -330,3 +330,13 @@ def test_labels_are_what_the_requirements_leave_no_choice_of() -> None:
 
 def test_same_claim_gets_the_same_offer_each_time() -> None:
     assert offer_of(claim()) == offer_of(claim())
+
+
+def test_region_of_another_cluster_is_refused_once_ours_is_known() -> None:
+    asked = spec(requirement(TYPE, "In", A100), requirement(names.REGION_LABEL, "In", "westus"))
+    refusal = choose(asked, sizes=REGION, location="eastus")
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "UnsupportedRequirement"
+    assert "eastus" in refusal.message
+    assert isinstance(choose(asked, sizes=REGION, location="westus"), Offer)
+    assert isinstance(choose(asked, sizes=REGION), Offer)
