@@ -122,7 +122,10 @@ class Collector:
         cluster = await self._arm.cluster()
         if not cluster.is_settled_running:
             # While a cluster stops or starts its VMs and pools come and go as they please.
-            _log.info("no garbage collection while the cluster is not running", extra={"state": cluster.power_state})
+            _log.info(
+                "no garbage collection while the cluster is not running and settled",
+                extra={"power_state": cluster.power_state, "provisioning_state": cluster.provisioning_state},
+            )
             return False
         same = is_same_cluster(
             self._store.nodes,

@@ -139,7 +139,7 @@ async def test_nothing_is_collected_with_the_kubeconfig_of_another_cluster(clust
     put_orphan(aks, "foreign")
     await wait_calls(aks, CLUSTER, more=2)
     assert not calls(aks, DELETE, "foreign")
-    assert "check KUBECONFIG, AZURE_CLUSTER_NAME and ARM_RESOURCE_GROUP" in cluster.controller.log_text()
+    assert "check KUBECONFIG, AZURE_CLUSTER_NAME, ARM_RESOURCE_GROUP and" in cluster.controller.log_text()
 
     aks.azure.faults.remove(fault)
 
