@@ -176,11 +176,15 @@ class Actuator:
 
     async def _release(self, claim: NodeClaim) -> None:
         others = [name for name in claim.finalizers if name != names.TERMINATION_FINALIZER]
-        self._take(
-            await self._kube.patch_claim(
-                claim.name, {"metadata": {"finalizers": others}}, resource_version=claim.resource_version
-            )
+        raw = await self._kube.patch_claim(
+            claim.name, {"metadata": {"finalizers": others}}, resource_version=claim.resource_version
         )
+        if raw["metadata"].get("finalizers"):
+            self._store.put_claim(raw)
+        else:
+            # Gone with its last finalizer. The answer has the version of our write before it, so that a late event of
+            # that write would put the claim back where it was.
+            self._store.remove_claim(claim.name, uid=claim.uid)
         self.forget(claim.uid)
         _log.info("claim released: nothing is left of it in Azure", extra={"claim": claim.name})
 
