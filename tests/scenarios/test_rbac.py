@@ -1,0 +1,130 @@
+"""The rights in rbac.yaml are enough for all that the controller does, and each of them is used."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from fakes.azure import Answer as AzureAnswer
+from fakes.cluster.real import RealCluster
+from fakes.proxy import Answer, Call, FaultProxy
+from tests.claims import kaito_claim
+from tests.kube import CLAIMS, NODE_CLASSES, NODES, eventually, has_reason, is_true
+from tests.scenarios.on_azure import PUT, pools
+from tests.scenarios.running import Running, running
+
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+
+MANIFEST = Path(__file__).with_name("rbac.yaml")
+ACCOUNT = "gpu-provisioner"
+QUOTA = {"code": "ErrCode_InsufficientVCPUQuota", "details": None, "message": "Insufficient quota.", "subcode": ""}
+
+# Namespace (empty for the whole cluster), API group, resource, verb.
+Right = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """What was asked of the API server in it, and the controller's log."""
+
+    calls: tuple[Call, ...]
+    log: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def life(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Life]:
+    await asyncio.to_thread(control_plane.apply, MANIFEST)
+    log = tmp_path_factory.mktemp("rbac") / "controller.log"
+    async with FaultProxy(control_plane) as proxy:
+        account = await asyncio.to_thread(control_plane.kubeconfig_for, "default", service_account=ACCOUNT)
+        settings = {"KUBECONFIG": str(proxy.kubeconfig_like(account)), "GARBAGE_SECONDS": "1"}
+        async with running(control_plane, log=log, settings=settings) as cluster:
+            # Nobody else deletes Nodes.
+            cluster.aks.nodes.settings.node_removal_delay = None
+            await node_class_becomes_ready(cluster)
+            await failed_launch_is_told_again_after_a_restart(cluster)
+            await node_is_patched_on_a_second_try(cluster, proxy)
+            await claim_goes_with_its_node(cluster)
+            await claim_is_collected_whose_pool_is_gone(cluster)
+        yield Life(calls=tuple(proxy.calls), log=log.read_text())
+    await asyncio.to_thread(control_plane.run_kubectl, "delete", f"--filename={MANIFEST}")
+
+
+async def node_class_becomes_ready(cluster: Running) -> None:
+    body = {"apiVersion": "kaito.sh/v1alpha1", "kind": "KaitoNodeClass", "metadata": {"name": "default"}}
+    await cluster.kube.create(NODE_CLASSES, body)
+
+    async def ready() -> bool:
+        return is_true("Ready")(await cluster.kube.get(NODE_CLASSES, "default") or {})
+
+    await eventually(ready)
+
+
+async def failed_launch_is_told_again_after_a_restart(cluster: Running) -> None:
+    kube = cluster.kube
+    cluster.aks.azure.add_fault(AzureAnswer(operation=PUT, pool="wsquota", status=400, body=QUOTA, times=None))
+    await kube.create(CLAIMS, kaito_claim("wsquota"))
+    await kube.wait_claim("wsquota", has_reason("Launched", "QuotaExceeded"))
+
+    async def counts() -> Mapping[str, int]:
+        return {event["reason"]: event["count"] for event in await kube.events_of("wsquota")}
+
+    await eventually(counts, until=lambda seen: "QuotaExceeded" in seen)
+    await cluster.controller.stop()
+    await cluster.controller.start()
+    await eventually(counts, until=lambda seen: seen["QuotaExceeded"] > 1)
+
+
+async def node_is_patched_on_a_second_try(cluster: Running, proxy: FaultProxy) -> None:
+    conflict = proxy.add_fault(Answer(verb="patch", resource="nodes", status=409, reason="Conflict"))
+    await cluster.kube.create(CLAIMS, kaito_claim("wsready"))
+    await cluster.kube.wait_claim("wsready", is_true("Ready"))
+    assert conflict.spent
+
+
+async def claim_goes_with_its_node(cluster: Running) -> None:
+    await cluster.kube.delete(CLAIMS, "wsready")
+    await cluster.kube.wait_gone(CLAIMS, "wsready")
+    assert "wsready" not in pools(cluster.aks)
+    assert await cluster.kube.nodes_of_pool("wsready") == []
+
+
+async def claim_is_collected_whose_pool_is_gone(cluster: Running) -> None:
+    await cluster.kube.create(CLAIMS, kaito_claim("wslost"))
+    claim = await cluster.kube.wait_claim("wslost", is_true("Ready"))
+    cluster.aks.azure.cluster.delete_pool("wslost")
+    await cluster.kube.wait_gone(CLAIMS, "wslost")
+    await cluster.kube.wait_gone(NODES, claim["status"]["nodeName"])
+
+
+def granted() -> set[Right]:
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
+    return {
+        (document["metadata"].get("namespace", ""), group, resource, verb)
+        for document in documents
+        if document["kind"] in ("ClusterRole", "Role")
+        for rule in document["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+async def test_nothing_is_forbidden(life: Life) -> None:
+    assert [call for call in life.calls if call.status in (401, 403)] == []
+    assert "forbidden" not in life.log.lower()
+
+
+async def test_every_right_is_used_and_no_other(life: Life) -> None:
+    used = {
+        (call.namespace, call.group, call.resource, call.verb)
+        for call in life.calls
+        # Refused for the state of an object counts too: rights are looked at first.
+        if call.resource and call.status is not None and not call.spoiled
+    }
+    assert used == granted()
