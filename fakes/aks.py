@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from fakes.azure import FakeAzure
 from fakes.azure.settings import Settings as AzureSettings
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes import FakeNodes, NodeSettings
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ class FakeAks:
 
     def __init__(
         self,
-        cluster: RealCluster,
+        cluster: ControlPlane,
         *,
         azure: AzureSettings | None = None,
         nodes: NodeSettings | None = None,

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -58,7 +58,7 @@ class ApiError(Exception):
 class Kube:
     """The cluster as its administrator sees it."""
 
-    def __init__(self, cluster: RealCluster) -> None:
+    def __init__(self, cluster: ControlPlane) -> None:
         self._cluster = cluster
         self._session: aiohttp.ClientSession
 

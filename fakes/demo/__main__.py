@@ -138,9 +138,11 @@ async def main_async(*, speed: float, keep: bool) -> int:
 
 
 async def _keep(aks: FakeAks, demo: Demo, screen: Screen) -> None:
+    kubectl = aks.cluster.kubectl
+    path = f" PATH={kubectl.parent}:$PATH" if kubectl is not None else ""
     screen.say(
         "\nThe cluster is running until Ctrl-C. In another terminal:\n"
-        f"  export KUBECONFIG={aks.cluster.kubeconfig} PATH={aks.cluster.kubectl.parent}:$PATH\n"
+        f"  export KUBECONFIG={aks.cluster.kubeconfig}{path}\n"
         f"  kubectl apply -f {_CLAIM} && kubectl get nodeclaims -w\n"
     )
     stop = asyncio.Event()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import yaml
 
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from tests.kube import Object, eventually
 
 # No object comes near it; aiohttp cuts lines at 128 KiB by default.
@@ -50,7 +50,7 @@ def version_of(obj: Object) -> int:
 
 
 @asynccontextmanager
-async def watching(cluster: RealCluster, path: str) -> AsyncIterator[Seen]:
+async def watching(cluster: ControlPlane, path: str) -> AsyncIterator[Seen]:
     """Watch a collection: what is there comes first, as ADDED."""
     token = yaml.safe_load(cluster.kubeconfig.read_text())["users"][0]["user"]["token"]
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(cluster.ca)))
