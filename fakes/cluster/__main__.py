@@ -11,6 +11,8 @@ from typing import Final
 
 from fakes.cluster import build
 from fakes.cluster.binaries import BinariesMissing
+from fakes.cluster.embedded import EmbeddedCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.cluster.process import SupervisorError
 from fakes.cluster.real import ComponentFailed, RealCluster
 
@@ -24,11 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_ctrl_c)
     try:
+        if options.embedded:
+            return _serve(EmbeddedCluster(options.directory, keep=options.keep), what="an embedded control plane")
         binaries = build.ensure()
         if options.build_only:
             return 0
         cluster = RealCluster(options.directory, keep=options.keep, binaries=binaries)
-        return _serve(cluster)
+        return _serve(cluster, what="etcd, kube-apiserver, kube-controller-manager and kube-scheduler")
     except (BinariesMissing, ComponentFailed, SupervisorError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -36,15 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-def _serve(cluster: RealCluster) -> int:
+def _serve(cluster: ControlPlane, *, what: str) -> int:
     started = time.monotonic()
     with cluster:
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}", flush=True)
         print(
-            f"etcd, kube-apiserver ({cluster.url}), kube-controller-manager and kube-scheduler are running, "
-            f"ready after {time.monotonic() - started:.1f} s.\n"
-            f"Their logs are in {cluster.folder}, kubectl is {cluster.kubectl}.\n"
-            "Ctrl-C stops them.",
+            f"Running {what} at {cluster.url}, ready after {time.monotonic() - started:.1f} s.\n"
+            f"Logs are in {cluster.folder}, kubectl is {cluster.kubectl or 'not to be found'}.\n"
+            "Ctrl-C stops it all.",
             file=sys.stderr,
             flush=True,
         )
@@ -66,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Run a real Kubernetes control plane on loopback, without containers and without root: etcd, "
         "kube-apiserver, kube-controller-manager and kube-scheduler. The first run builds them from source, which "
         "takes about five minutes; after that they are ready in a few seconds. Prints a line for a shell to evaluate.",
+    )
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="run our own control plane in Python instead: nothing is built, everything is in memory",
     )
     parser.add_argument(
         "--directory",

@@ -198,7 +198,7 @@ def test_small_objects_are_created_by_commands(kubectl: Kubectl, kube: Kube, nam
     assert kubectl("create", "token", "robot", here).strip()
     other = unique("ns")
     kubectl("create", "namespace", other)
-    assert kubectl("delete", "namespace", other).startswith(f'namespace "{other}" deleted')
+    assert kubectl("delete", "namespace", other, "--wait=false").startswith(f'namespace "{other}" deleted')
 
 
 def test_user_and_rights_are_told(kubectl: Kubectl) -> None:
