@@ -10,17 +10,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKS := .ci/locks
 
-# Simulated seconds a real second in the demo; KEEP=1 leaves the cluster running until Ctrl-C.
+# The demo: simulated seconds a real second; KEEP=1 leaves the cluster running until Ctrl-C; CLUSTER=real takes
+# kube-apiserver and the others, built once, instead of the control plane in Python.
 SPEED ?= 30
 KEEP ?=
+CLUSTER ?= embedded
 
 .PHONY: help demo test lint types layers unit scenarios control-plane lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(READY) control-plane ## show a NodeClaim become a GPU node and go away again
-	@$(BIN)/python -m fakes.demo --speed $(SPEED) $(if $(KEEP),--keep)
+demo: $(READY) ## show a NodeClaim become a GPU node and go away again
+	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
 
 test: lint types layers control-plane ## everything that CI checks
 	$(BIN)/pytest

@@ -15,8 +15,12 @@ import yaml
 
 from fakes.aks import FakeAks, claim_name
 from fakes.azure.settings import Settings as AzureSettings
+from fakes.cluster import build
 from fakes.cluster.api import ApiClient
-from fakes.cluster.real import RealCluster
+from fakes.cluster.binaries import BinariesMissing
+from fakes.cluster.embedded import EmbeddedCluster
+from fakes.cluster.interface import ControlPlane
+from fakes.cluster.real import ComponentFailed, RealCluster
 from fakes.controller import ControllerProcess
 from fakes.demo.screen import Screen, clock_text
 from fakes.demo.snapshot import Snapshot, read_claim, read_node, read_pool
@@ -29,6 +33,8 @@ _PAUSE: Final = 60.0
 # Real seconds that either half may take; far more than it does.
 _PATIENCE: Final = 180.0
 _LOG_LINES: Final = 15
+# Beyond this the polls of fakes and controller are longer than what they are to see.
+_FASTEST: Final = 1000.0
 
 
 class DemoFailed(Exception):
@@ -106,12 +112,12 @@ class Demo:
         return self._aks.azure.clock.now() - self._written_at
 
 
-async def main_async(*, speed: float, keep: bool) -> int:
+async def main_async(cluster: ControlPlane, *, what: str, speed: float, keep: bool) -> int:
     """Run the demo. Returns the exit code."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu-provisioner-demo-") as folder, Screen(speed=speed) as screen:
-        screen.say("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, ARM and Entra on loopback")
-        async with FakeAks(RealCluster(), azure=AzureSettings(scale=speed)) as aks:
+        screen.say(f"starting {what}, ARM and Entra on loopback")
+        async with FakeAks(cluster, azure=AzureSettings(scale=speed)) as aks:
             environment = {
                 **aks.environment(),
                 # The controller's own pace is in real seconds: made as much faster as the fake time is.
@@ -140,8 +146,9 @@ async def main_async(*, speed: float, keep: bool) -> int:
 async def _keep(aks: FakeAks, demo: Demo, screen: Screen) -> None:
     kubectl = aks.cluster.kubectl
     path = f" PATH={kubectl.parent}:$PATH" if kubectl is not None else ""
+    needed = "" if kubectl is not None else " (which needs a kubectl: this machine has none)"
     screen.say(
-        "\nThe cluster is running until Ctrl-C. In another terminal:\n"
+        f"\nThe cluster is running until Ctrl-C. In another terminal{needed}:\n"
         f"  export KUBECONFIG={aks.cluster.kubeconfig}{path}\n"
         f"  kubectl apply -f {_CLAIM} && kubectl get nodeclaims -w\n"
     )
@@ -158,9 +165,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fakes.demo", description=__doc__)
     parser.add_argument("--speed", type=float, default=30.0, help="simulated seconds a real second (default: 30)")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    parser.add_argument(
+        "--cluster",
+        choices=("embedded", "real"),
+        default="embedded",
+        help="the Kubernetes control plane: ours in Python (default), or kube-apiserver and the others, which are "
+        "built from source the first time",
+    )
     options = parser.parse_args()
+    if not 0 < options.speed <= _FASTEST:
+        parser.error(f"--speed {options.speed:g}: give a number above 0, up to {_FASTEST:g}")
     try:
-        return asyncio.run(main_async(speed=options.speed, keep=options.keep))
+        if options.cluster == "real":
+            cluster: ControlPlane = RealCluster(binaries=build.ensure())
+            what = "etcd, kube-apiserver, kube-controller-manager, kube-scheduler"
+        else:
+            cluster, what = EmbeddedCluster(), "a Kubernetes control plane in Python"
+        return asyncio.run(main_async(cluster, what=what, speed=options.speed, keep=options.keep))
+    except (BinariesMissing, ComponentFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
