@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from provisioner.apis.quota import Shortage
+
 
 class FailureClass(StrEnum):
     """What kind of refusal it was. Each class has one condition reason and one retry policy."""
@@ -44,9 +46,13 @@ class Failure:
 
     `message` begins with the numbers and what to do, because clients show its first 256 bytes only. `code` is Azure's
     innermost error code, empty where there was none. `retry_after` is in seconds, from Azure's Retry-After header.
+    `shortage` is the vCPU quota that does not suffice, where the failure is about one. `zones` are the zones it names,
+    such as `2`; without any it concerns all that were asked for.
     """
 
     kind: FailureClass
     message: str
     code: str = ""
     retry_after: float | None = None
+    shortage: Shortage | None = None
+    zones: tuple[str, ...] = ()

@@ -9,19 +9,9 @@ from typing import Final
 
 from provisioner.apis.failure import FailureClass
 from provisioner.azure.arm_error import ArmError
-from provisioner.azure.shortage import Scope, Shortage, read_shortage
+from provisioner.azure.shortage import read_shortage
 
-_QUOTA_PAGES: Final = {
-    Scope.FAMILY: "https://learn.microsoft.com/azure/quotas/per-vm-quota-requests",
-    Scope.UNKNOWN: "https://learn.microsoft.com/azure/quotas/per-vm-quota-requests",
-    Scope.REGIONAL: "https://learn.microsoft.com/azure/quotas/regional-quota-requests",
-    Scope.SPOT: "https://learn.microsoft.com/azure/quotas/spot-quota",
-}
-_QUOTA_NAMES: Final = {Scope.REGIONAL: "Total regional vCPU quota", Scope.SPOT: "Spot vCPU quota"}
-_FREED_BY: Final = {
-    Scope.REGIONAL: "delete VMs in this region",
-    Scope.SPOT: "delete spot nodes in this region, or use on-demand",
-}
+_QUOTA_PAGE: Final = "https://learn.microsoft.com/azure/quotas/per-vm-quota-requests"
 
 _SIZE: Final = re.compile(r"\bStandard_[A-Za-z0-9_-]{2,60}")
 _REGION: Final = re.compile(r"\b(?:in|for|location) (?:the )?(?:location|region) '?(\w{2,60})'?", re.IGNORECASE)
@@ -103,29 +93,8 @@ def _quota(text: str, error: ArmError) -> str:
         return "The subnet has no IP addresses left: use a larger one, a lower maxPods, or delete agent pools."
     shortage = read_shortage(text)
     if shortage is None:
-        return f"Quota exceeded. Ask for more: {_QUOTA_PAGES[Scope.UNKNOWN]}, or delete what you do not need."
-    return (
-        f"{_quota_name(shortage)}{_numbers(shortage)}. Ask for more: {_QUOTA_PAGES[shortage.scope]}, "
-        f"or {_FREED_BY.get(shortage.scope, 'delete nodes of this family')}."
-    )
-
-
-def _quota_name(shortage: Shortage) -> str:
-    name = _QUOTA_NAMES.get(shortage.scope) or f"{shortage.family} vCPU quota".strip()
-    return f"{name} in {shortage.region}" if shortage.region else name
-
-
-def _numbers(shortage: Shortage) -> str:
-    parts = []
-    if shortage.needed is not None:
-        parts.append(f"{shortage.needed} needed")
-    if shortage.left is not None:
-        parts.append(f"{shortage.left} left")
-    numbers = ", ".join(parts)
-    limit = f"limit {shortage.limit}" if shortage.limit is not None else ""
-    if numbers and limit:
-        return f": {numbers} ({limit})"
-    return f": {numbers or limit}" if numbers or limit else " exceeded"
+        return f"Quota exceeded. Ask for more: {_QUOTA_PAGE}, or delete what you do not need."
+    return shortage.message
 
 
 def _sku(text: str, error: ArmError) -> str:

@@ -1,34 +1,9 @@
 """The numbers in Azure's quota errors, of which AKS and Compute know at least five wordings."""
 
 import re
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
-
-class Scope(Enum):
-    """Which vCPU quota is used up."""
-
-    FAMILY = "family"
-    REGIONAL = "regional"
-    SPOT = "spot"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shortage:
-    """A vCPU quota that does not suffice: vCPUs needed, left and granted at all (`limit`), where Azure said so.
-
-    `family` is the quota's name as Azure wrote it, empty unless the scope is FAMILY.
-    """
-
-    scope: Scope
-    region: str = ""
-    family: str = ""
-    needed: int | None = None
-    left: int | None = None
-    limit: int | None = None
-
+from provisioner.apis.quota import Scope, Shortage
 
 # AKS checks before it starts. Numbers are bounded, so that a hostile text makes no giant integer.
 _PREFLIGHT: Final = re.compile(

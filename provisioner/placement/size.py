@@ -1,0 +1,53 @@
+"""VM sizes as placement sees them, whoever knows of them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from provisioner.apis import names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A VM size in Azure's spelling and what its Node will offer. Zero and empty mean unknown.
+
+    `gpu_count` is what the Node advertises as `gpu_resource`, `gpu_memory_gib` is of each of them. `family` is the name
+    of its vCPU quota. `zones` are those that this subscription may use, None where nobody said. `restriction` says why
+    the subscription may not use the size in the region at all. Prices are US dollars an hour, None where unknown.
+    `retired` is the day on which Azure takes the size down, `successors` the nearest sizes that stay.
+    """
+
+    name: str
+    architecture: str = "amd64"
+    family: str = ""
+    vcpus: int = 0
+    memory_gib: float = 0.0
+    gpu_name: str = ""
+    gpu_resource: str = names.NVIDIA_GPU
+    gpu_count: int = 0
+    gpu_memory_gib: float = 0.0
+    zones: tuple[str, ...] | None = None
+    restriction: str = ""
+    sells_spot: bool = True
+    price: Decimal | None = None
+    spot_price: Decimal | None = None
+    retired: str = ""
+    successors: tuple[str, ...] = ()
+
+
+class Sizes(Protocol):
+    """The VM sizes that are known: from Azure's list of the region, and from what is built in."""
+
+    def find(self, name: str) -> Size | None:
+        """Return the size of that name, in any letter case."""
+        ...
+
+    @property
+    def are_complete(self) -> bool:
+        """Tell whether a size that is not known does not exist, or may be one we have not heard of."""
+        ...
+
+    def all(self) -> Collection[Size]:
+        """Return the sizes that the region has; where Azure's list was not read, those that are built in."""
+        ...
