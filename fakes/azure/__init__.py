@@ -1,6 +1,7 @@
 """ARM and Entra for one AKS managed cluster, over TLS on loopback, for unmodified Azure SDK clients.
 
-It keeps time, names, limits, conflicts, throttling and error bodies as Azure does, and lets things go wrong on request.
+It keeps time, names, limits, quotas, capacity, conflicts, throttling and error bodies as Azure does, tells prices, and
+lets things go wrong on request.
 `python -m fakes.azure --help` runs it alone.
 """
 

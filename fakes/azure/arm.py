@@ -15,6 +15,7 @@ from fakes.azure.etags import Conditions
 from fakes.azure.machines import machine_resource
 from fakes.azure.operations import Operation
 from fakes.azure.routes import METHOD_NOT_ALLOWED, UNKNOWN, Match
+from fakes.azure.usages import REGIONS
 
 # What AKS puts into the URLs of operations, whatever version the request had.
 _OPERATION_API_VERSION: Final = "2017-08-31"
@@ -59,7 +60,7 @@ class Response:
 
 
 class Arm:
-    """The resource providers of one subscription: container service for one cluster, compute for its SKUs."""
+    """The resource providers of one subscription: container service for one cluster, compute for sizes and quotas."""
 
     def __init__(self, cluster: Cluster, *, endpoint: str) -> None:
         self._cluster = cluster
@@ -78,6 +79,7 @@ class Arm:
             "operations.get": self._get_operation,
             "operationResults.get": self._get_operation_result,
             "skus.list": self._list_skus,
+            "usages.list": self._list_usages,
         }
 
     def check(self, request: Request) -> None:
@@ -202,13 +204,27 @@ class Arm:
 
     def _list_skus(self, request: Request) -> Response:
         try:
-            rows = skus.listing(location=self._ids.location, odata_filter=request.query.get("$filter"))
+            rows = skus.listing(
+                location=self._ids.location,
+                odata_filter=request.query.get("$filter"),
+                restricted=self._settings.restricted,
+                retired=self._settings.list_retired_sizes,
+            )
         except ValueError as error:
             raise errors.AzureError(
                 400, "BadRequest", f"The filter '{error}' is not supported: only location is.", shape="nested"
             ) from None
         keyed = [(f"{index:06d}", row) for index, row in enumerate(rows)]
         return self._page(request, keyed, size=self._settings.sku_page_size)
+
+    def _list_usages(self, request: Request) -> Response:
+        # ARM reads "East US" as "eastus".
+        region = request.match.arguments["location"].replace("%20", "").replace(" ", "").lower()
+        if region not in REGIONS | {self._ids.location}:
+            raise errors.no_such_location(region, request.query["api-version"], "locations/usages", sorted(REGIONS))
+        rows = self._cluster.fleet.quota.rows(region)
+        keyed = [(f"{index:06d}", row) for index, row in enumerate(rows)]
+        return self._page(request, keyed, size=self._settings.usage_page_size)
 
     # --- pages
 

@@ -6,20 +6,22 @@ that pool, and a DELETE preempts whatever runs on its pool.
 """
 
 import asyncio
-import ipaddress
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
-from fakes.azure import errors, rules, schema
+from fakes.azure import errors, rules, schema, skus
 from fakes.azure.clock import Timeline
 from fakes.azure.etags import Conditions
+from fakes.azure.fleet import Fleet
 from fakes.azure.ids import ResourceIds
 from fakes.azure.machines import Machine, machine
 from fakes.azure.operations import Kind, Operation, Operations
 from fakes.azure.outcomes import Fate, Outcome
 from fakes.azure.pools import Instance, Pool, complete, merge, node_version
 from fakes.azure.settings import Settings
+from fakes.azure.shortages import ShortageError
+from fakes.azure.skus import Sku
 
 PowerState = Literal["Running", "Stopped"]
 
@@ -31,8 +33,6 @@ _STATE: Final[Mapping[Kind, str]] = {
     "Deleting": "Deleting",
     "DeletingMachines": "Scaling",
 }
-
-_NETWORK: Final = ipaddress.IPv4Network("10.224.0.0/16")
 
 
 class Cluster:
@@ -56,22 +56,29 @@ class Cluster:
         self.etag = str(uuid.uuid4())
         self.pools: dict[str, Pool] = {}
         self.operations = Operations()
+        self.fleet = Fleet(self.pools, settings=settings, region=ids.location, now=timeline.now)
         self._fate = fate
         self._revision = 0
         self._changed = asyncio.Event()
-        self._addresses = 3
         self._add_system_pool()
 
     def _add_system_pool(self) -> None:
-        pool = self._new_pool("systempool", {"mode": "System", "vmSize": "Standard_D4s_v5"})
+        # Past all checks: it was there before quotas and restrictions became what they are now.
+        sku = skus.catalogue()["standard_d4s_v5"]
+        pool = self._make_pool("systempool", {"mode": "System", "vmSize": sku.name}, sku=sku)
         pool.state, pool.created = "Succeeded", True
-        self._add_instances(pool)
+        self.pools[pool.name] = pool
+        self.fleet.found(pool)
+
+    def _make_pool(self, name: str, wish: Mapping[str, Any], *, sku: Sku) -> Pool:
+        properties = complete(wish, sku=sku, kubernetes_version=self.kubernetes_version)
+        return Pool(name=name, sku=sku, properties=properties, version=self._node_version(properties))
 
     def _new_pool(self, name: str, wish: Mapping[str, Any]) -> Pool:
         sku = rules.check(self._request(name, wish, existing=None))
         self._check_free(name)
-        properties = complete(wish, sku=sku, kubernetes_version=self.kubernetes_version)
-        pool = Pool(name=name, sku=sku, properties=properties, version=self._node_version(properties))
+        pool = self._make_pool(name, wish, sku=sku)
+        self.fleet.preflight(pool, count=pool.count)
         self.pools[name] = pool
         return pool
 
@@ -79,7 +86,9 @@ class Cluster:
         rules.check(self._request(pool.name, wish, existing=pool))
         self._check_free(pool.name)
         merged = merge(pool.properties, wish)
-        pool.properties = complete(merged, sku=pool.sku, kubernetes_version=self.kubernetes_version)
+        properties = complete(merged, sku=pool.sku, kubernetes_version=self.kubernetes_version)
+        self.fleet.preflight(pool, count=properties["count"])
+        pool.properties = properties
         pool.version = self._node_version(pool.properties)
 
     def _node_version(self, properties: Mapping[str, Any]) -> str:
@@ -217,7 +226,8 @@ class Cluster:
         for pool in self.pools.values():
             for instance in pool.instances:
                 if self.ids.node_name(pool.name, instance.index) == name:
-                    self._drop_instances(pool, [instance])
+                    # Whoever took it has it: the region has no more to give than before.
+                    self._drop_instances(pool, [instance], returned=False)
                     return True
         return False
 
@@ -289,7 +299,14 @@ class Cluster:
         outcome = self._fate(operation_name, pool=pool.name)
         plan = operation.planned
         if outcome is None or outcome.machines:
-            plan.append(self.timeline.after(machines_after, machines))
+
+            def act() -> None:
+                try:
+                    machines()
+                except ShortageError as shortage:
+                    self._fall_short(pool, operation, shortage, elapsed=machines_after)
+
+            plan.append(self.timeline.after(machines_after, act))
         if outcome is None:
             plan.append(self.timeline.after(seconds, success))
         elif outcome.status != "Stuck":
@@ -314,9 +331,17 @@ class Cluster:
         pool.touch()
         self._change()
 
+    def _fall_short(self, pool: Pool, operation: Operation, shortage: ShortageError, *, elapsed: float) -> None:
+        # What would have come of it otherwise does not: neither success nor the fault that was to end it later.
+        for due in operation.planned:
+            due.cancel()
+        seconds = max(self.settings.allocation_failure_seconds - elapsed, 0.0) if shortage.slow else 0.0
+        outcome = Outcome(status="Failed", error=shortage.error)
+        operation.planned.append(self.timeline.after(seconds, lambda: self._fail(pool, operation, outcome)))
+
     def _drop_pool(self, pool: Pool) -> None:
-        pool.instances = []
         del self.pools[pool.name]
+        self.fleet.shrink(pool, pool.instances)
         if pool.operation is not None:
             pool.operation.end("Succeeded")
         self._change()
@@ -324,24 +349,12 @@ class Cluster:
     # --- machines
 
     def _add_instances(self, pool: Pool) -> None:
-        zones = pool.properties.get("availabilityZones") or [None]
-        while len(pool.instances) < pool.count:
-            self._addresses = (self._addresses + 1) % _NETWORK.num_addresses
-            pool.instances.append(
-                Instance(
-                    index=pool.next_index,
-                    zone=zones[pool.next_index % len(zones)],
-                    address=str(_NETWORK[self._addresses]),
-                    created_at=self.timeline.now(),
-                )
-            )
-            pool.next_index += 1
+        self.fleet.grow(pool)
         pool.touch()
         self._change()
 
-    def _drop_instances(self, pool: Pool, doomed: Iterable[Instance]) -> None:
-        gone = set(doomed)
-        pool.instances = [instance for instance in pool.instances if instance not in gone]
+    def _drop_instances(self, pool: Pool, doomed: Iterable[Instance], *, returned: bool = True) -> None:
+        self.fleet.shrink(pool, doomed, returned=returned)
         pool.touch()
         self._change()
 

@@ -1,6 +1,7 @@
 """The control API under `/fake/`: how a demo or a test in another process drives and inspects this Azure.
 
-No authentication: the server listens on loopback only.
+Quotas, the usage of others, capacity, restrictions and prices are settings: `PATCH /fake/settings` changes those that
+it names, mappings as a whole. No authentication: the server listens on loopback only.
 """
 
 from collections.abc import Awaitable, Callable

@@ -4,6 +4,7 @@ ARM's front door and Compute nest the error under `error`; what the AKS resource
 with `details` and `subcode` beside `code` and `message`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -167,6 +168,17 @@ def method_not_allowed(method: str) -> AzureError:
     )
 
 
+def no_such_location(location: str, version: str, kind: str, known: Sequence[str]) -> AzureError:
+    """A resource provider is asked about a region that it is not in, or that is none."""
+    return AzureError(
+        400,
+        "NoRegisteredProviderFound",
+        f"No registered resource provider found for location '{location}' and API version '{version}' for type "
+        f"'{kind}'. The supported api-versions are '{version}'. The supported locations are '{', '.join(known)}'.",
+        shape="nested",
+    )
+
+
 def arm_throttled(kind: str, subscription: str, actor: str, *, seconds: float) -> AzureError:
     """ARM's token bucket of the subscription is empty."""
     return AzureError(
@@ -175,6 +187,25 @@ def arm_throttled(kind: str, subscription: str, actor: str, *, seconds: float) -
         f"Number of '{kind}' requests for subscription '{subscription}' actor '{actor}' exceeded. "
         f"Please try again after '{_whole(seconds)}' seconds.",
         shape="nested",
+        retry_after=seconds,
+    )
+
+
+# --- Compute
+
+
+def compute_throttled(group: str, *, allowed: int, measured: int, seconds: float) -> AzureError:
+    """A limit of the Compute resource provider is used up; the code is the one that quotas and conflicts have too.
+
+    https://learn.microsoft.com/troubleshoot/azure/virtual-machines/troubleshooting-throttling-errors
+    """
+    counts = {"operationGroup": group, "allowedRequestCount": allowed, "measuredRequestCount": measured}
+    return AzureError(
+        429,
+        "OperationNotAllowed",
+        "The server rejected the request because too many requests have been received for this subscription.",
+        shape="nested",
+        details=[{"code": "TooManyRequests", "target": group, "message": json.dumps(counts)}],
         retry_after=seconds,
     )
 
@@ -234,12 +265,15 @@ def property_change(name: str) -> AzureError:
 
 
 def vm_size_not_supported(size: str, subscription: str, location: str) -> AzureError:
-    """The VM size does not exist, is retired, or is not for this subscription."""
+    """The VM size does not exist, is retired, or is not for this subscription.
+
+    Wording: karpenter-provider-azure, pkg/fake/aksmachinesapi.go.
+    """
     return AzureError(
         400,
         "VMSizeNotSupported",
         f"Virtual Machine size: '{size}' is not supported for subscription {subscription} in location '{location}'. "
-        "Please refer to aka.ms/aks/vm-size-selector for the available VM sizes in your region.",
+        f"Please refer to aka.ms/aks/vm-size-selector to find supported VM sizes in location '{location}'.",
     )
 
 

@@ -56,6 +56,22 @@ class Pool:
         return int(self.properties["count"])
 
     @property
+    def spot(self) -> bool:
+        """Tell whether the VMs are spot VMs."""
+        return bool(self.properties.get("scaleSetPriority") == "Spot")
+
+    @property
+    def zones(self) -> list[str | None]:
+        """The zones that VMs may be in; [None] for a regional pool."""
+        return list(self.properties.get("availabilityZones") or [None])
+
+    @property
+    def vms_to_come(self) -> int:
+        """How many VMs an operation that runs has yet to bring."""
+        grows = self.busy is not None and self.busy.kind in ("Creating", "Updating", "Scaling")
+        return max(self.count - len(self.instances), 0) if grows else 0
+
+    @property
     def is_system(self) -> bool:
         """Tell whether the pool may run the cluster's own pods."""
         return bool(self.properties["mode"] == "System")

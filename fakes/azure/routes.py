@@ -24,6 +24,8 @@ _TABLE: Final = (
     ("GET", f"{_LOCATION}/operations/{{operation}}", "operations.get"),
     ("GET", f"{_LOCATION}/operationresults/{{operation}}", "operationResults.get"),
     ("GET", "/subscriptions/{subscription}/providers/Microsoft.Compute/skus", "skus.list"),
+    ("GET", "/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{location}/usages", "usages.list"),
+    ("GET", "/api/retail/prices", "prices.list"),
 )
 
 # Operations of paths and methods that are not served.

@@ -73,7 +73,8 @@ def _check_size(request: PutRequest) -> Sku:
     if not size:
         raise errors.invalid_parameter("Required parameter vmSize is missing (null).", target="agentPoolProfile.vmSize")
     sku = skus.find(size)
-    if sku is None:
+    kept = request.existing is not None and sku is request.existing.sku
+    if sku is None or (request.settings.restricted.get(sku.name) == () and not kept):
         raise errors.vm_size_not_supported(size, request.ids.subscription, request.ids.location)
     return sku
 
@@ -195,7 +196,8 @@ def _check_gpu(wish: Mapping[str, Any], *, sku: Sku) -> None:
 
 
 def _check_zones(request: PutRequest, *, sku: Sku) -> None:
-    supported = [zone for zone in sku.zones if zone not in request.settings.refused_zones]
+    closed = (*request.settings.refused_zones, *request.settings.restricted.get(sku.name, ()))
+    supported = [zone for zone in sku.zones if zone not in closed]
     refused = [zone for zone in request.wish.get("availabilityZones", ()) if zone not in supported]
     if refused:
         raise errors.zone_not_supported(refused, request.name, request.ids.location, supported)

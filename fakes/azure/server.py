@@ -1,4 +1,4 @@
-"""The server: ARM and Entra for one AKS cluster, over TLS on loopback."""
+"""The server: ARM and Entra for one AKS cluster, and retail prices, over TLS on loopback."""
 
 import asyncio
 import contextlib
@@ -25,6 +25,7 @@ from fakes.azure.errors import AzureError
 from fakes.azure.faults import Answer, Delay, Disconnect, Fault, FaultBook
 from fakes.azure.ids import ResourceIds
 from fakes.azure.machines import Machine
+from fakes.azure.prices import Prices
 from fakes.azure.routes import Match, resolve
 from fakes.azure.settings import Settings
 from fakes.azure.throttling import Throttle
@@ -75,6 +76,7 @@ class FakeAzure:
         self._directory = directory
         self._port = port
         self._arm: Arm | None = None
+        self._prices = Prices(settings=self.settings, region=self.ids.location)
         self._runner: web.AppRunner | None = None
         self._pacemaker: asyncio.Task[None] | None = None
 
@@ -139,6 +141,11 @@ class FakeAzure:
     def endpoint(self) -> str:
         """The ARM endpoint, without a slash at the end."""
         return f"https://{_NAME}:{self._port}"
+
+    @property
+    def pricing_endpoint(self) -> str:
+        """The URL of the retail prices, in place of https://prices.azure.com/api/retail/prices."""
+        return f"{self.endpoint}/api/retail/prices"
 
     def environment(self) -> dict[str, str]:
         """Return what unmodified production code reads to find this Azure and to trust it."""
@@ -231,6 +238,9 @@ class FakeAzure:
             if match.operation == "entra.token":
                 form = dict(parse_qsl(body.decode("utf-8", "replace")))
                 return Response(status=200, body=self.entra.token(match.arguments["tenant"], form))
+            if match.operation == "prices.list":
+                page = self._prices.answer(f"{self.endpoint}{request.raw_path}", query=request.query)
+                return Response(status=page.status, body=page.body)
             self.entra.check(request.headers.get("Authorization"))
             arm_request = Request(
                 match=match,

@@ -1,4 +1,4 @@
-"""Token buckets of ARM and of the AKS resource provider, in simulated time.
+"""Token buckets of ARM and of its resource providers, in simulated time.
 
 AKS: https://learn.microsoft.com/azure/aks/quotas-skus-regions#throttling-limits-on-aks-resource-provider-apis.
 ARM: https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling; its limits for
@@ -77,6 +77,10 @@ _LIMITS: Final = {
     "machines.list": ("ListMachinesHandler.GET", _OTHER),
 }
 
+# Reads of the Compute resource provider. The name of the group is made after those that its documents have.
+_COMPUTE: Final = frozenset({"skus.list", "usages.list"})
+_COMPUTE_GROUP: Final = "LowCostGetResources1Min"
+
 # Size and tokens a second.
 _ARM: Final = {"reads": (250, 25.0), "writes": (200, 10.0), "deletes": (200, 10.0)}
 
@@ -107,7 +111,9 @@ class Throttle:
         return {f"x-ms-ratelimit-remaining-subscription-{kind}": str(bucket.left)}
 
     def provider(self, operation: str, *, pool: str) -> None:
-        """Count a request to the AKS resource provider. Raises 429, flat."""
+        """Count a request to a resource provider. Raises 429, flat from AKS and nested from Compute."""
+        if self._settings.throttling and operation in _COMPUTE:
+            self._compute()
         if operation not in _LIMITS or not self._settings.throttling:
             return
         handler, limit = _LIMITS[operation]
@@ -116,6 +122,14 @@ class Throttle:
         wait = self._bucket(limit, owner, size=limit.size, refill=limit.refill).take()
         if wait:
             raise errors.throttled(handler, name, seconds=wait)
+
+    def _compute(self) -> None:
+        allowed = self._settings.compute_reads_per_minute
+        if allowed is None:
+            return
+        wait = self._bucket("Compute", str(allowed), size=allowed, refill=allowed / 60).take()
+        if wait:
+            raise errors.compute_throttled(_COMPUTE_GROUP, allowed=allowed, measured=allowed + 1, seconds=wait)
 
     def _owner(self, scope: Scope, pool: str) -> tuple[str, str]:
         match scope:

@@ -11,9 +11,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from azure.core.exceptions import HttpResponseError
 
 from fakes.azure import FakeAzure
-from tests.fakes.sdk import Client
+from tests.fakes.sdk import Client, code_of
 
 
 class Control:
@@ -47,8 +48,53 @@ async def test_settings_are_read_patched_and_replaced(azure: FakeAzure, control:
     assert await control.call("GET", "settings") == replaced
 
 
+async def test_quota_capacity_restrictions_and_prices_change_while_it_runs(
+    azure: FakeAzure, control: Control, client: Client
+) -> None:
+    size, family = "Standard_NC4as_T4_v3", "Standard NCASv3_T4 Family"
+    body = {"properties": {"vmSize": size}}
+
+    async def put(name: str) -> str:
+        """Return the code of the refusal or of the failure, empty for success."""
+        try:
+            poller = await client.agent_pools.begin_create_or_update(
+                azure.ids.resource_group, azure.ids.cluster, name, body
+            )
+            await poller.result()
+        except HttpResponseError as error:
+            return code_of(error)
+        return ""
+
+    changed = await control.call("PATCH", "settings", {"quota": {family.upper(): 8}, "usage": {"cores": 5}})
+    assert (changed["quota"], changed["usage"]) == ({family: 8}, {"cores": 5})
+    assert [await put("gpu1"), await put("gpu2"), await put("gpu3")] == ["", "", "ErrCode_InsufficientVCPUQuota"]
+    changed = await control.call("PATCH", "settings", {"quota": {}, "capacity": {f"{size.lower()}/SPOT": 0, size: 1}})
+    assert changed["capacity"] == {f"{size}/spot": 0, size: 1}
+    assert [await put("gpu3"), await put("gpu4")] == ["", "AllocationFailed"]
+    assert (await control.call("GET", "settings"))["capacity"][size] == 0
+    changed = await control.call("PATCH", "settings", {"capacity": {}, "restricted": {size: []}})
+    assert changed["restricted"] == {size: []}
+    assert await put("gpu5") == "VMSizeNotSupported"
+    await control.call("PATCH", "settings", {"restricted": {}, "prices": {size: 1.5}})
+    assert [await put("gpu4"), await put("gpu5")] == ["", ""]
+    assert (await control.call("PUT", "settings", {"scale": 3000}))["restricted"] != {}
+
+
 @pytest.mark.parametrize(
-    "body", [{"page_size": 0}, {"scale": 0}, {"put_pool_scope": "galaxy"}, {"no_such": 1}, [], "x"]
+    "body",
+    [
+        {"page_size": 0},
+        {"scale": 0},
+        {"put_pool_scope": "galaxy"},
+        {"no_such": 1},
+        {"quota": {"noSuchFamily": 1}},
+        {"usage": {"cores": "many"}},
+        {"capacity": {"Standard_NC999": 0}},
+        {"restricted": {"Standard_NC999": []}},
+        {"prices": {"Standard_NC4as_T4_v3/1": 1}},
+        [],
+        "x",
+    ],
 )
 async def test_bad_settings_change_nothing(azure: FakeAzure, control: Control, body: Any) -> None:
     before = azure.settings.model_dump()
@@ -118,6 +164,7 @@ async def test_it_runs_alone_and_prints_what_its_clients_need(tmp_path: Path) ->
     """The client is a process of its own too: SSL_CERT_FILE has to be set before the SDK is imported."""
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fakes.azure", "--scale", "600", "--cluster", "other", "--directory", str(tmp_path),
+        "--set", 'quota={"cores": 10}', "--set", "page_size=5",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert server.stdout is not None
@@ -141,6 +188,27 @@ async def test_it_runs_alone_and_prints_what_its_clients_need(tmp_path: Path) ->
         if server.returncode is None:
             server.kill()
             await server.wait()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--help"], 0, ["/fake/settings", "capacity = {}", "quota_preflight = true", "--set NAME=JSON"]),
+        (["--set", "nothing=1"], 2, ["no NAME=JSON of a setting"]),
+        (["--set", "quota={"], 2, ["is no JSON"]),
+        (["--set", 'quota={"x": 1}'], 2, ["quota", "no row of Compute's usages"]),
+    ],
+)
+async def test_its_command_line_explains_itself(arguments: list[str], code: int, words: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fakes.azure", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == code
+    for word in words:
+        assert word in printed.decode()
 
 
 _CLIENT = """

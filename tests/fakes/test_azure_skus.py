@@ -6,6 +6,7 @@ from azure.core.rest import HttpRequest
 from azure.mgmt.compute.aio import ComputeManagementClient
 
 from fakes.azure import FakeAzure, skus
+from fakes.azure.errors import AzureError
 from tests.fakes.sdk import Client
 
 
@@ -33,7 +34,7 @@ async def read(client: Client, first: str) -> list[dict[str, Any]]:
 async def test_sizes_are_listed_in_pages_as_the_raw_api_does(client: Client, azure: FakeAzure) -> None:
     azure.settings.sku_page_size = 20
     rows = await read(client, url(azure, "location eq 'EastUS'"))
-    assert azure.calls.count("skus.list") == 4
+    assert azure.calls.count("skus.list") == -(-len(rows) // 20)
     sizes = {row["name"]: row for row in rows if row["resourceType"] == "virtualMachines"}
     assert len(sizes) == len(skus.catalogue())
     assert {row["resourceType"] for row in rows} > {"virtualMachines", "disks"}
@@ -77,9 +78,89 @@ def test_the_gpus_capability_is_not_the_hardware(
     assert (sku.private.gpu_count, sku.private.gpu_vendor) == hardware
 
 
-@pytest.mark.parametrize("size", ["Standard_NC6s_v3", "Standard_NC24rs_v3", "Standard_NV12s_v3", "Standard_NV4as_v4"])
-def test_retired_sizes_are_absent(size: str) -> None:
+RETIRED = ("Standard_NC6s_v3", "Standard_NC24rs_v3", "Standard_NV12s_v3", "Standard_NV4as_v4")
+
+
+async def test_retired_sizes_are_listed_as_if_nothing_were_and_are_not_to_be_had(
+    client: Client, azure: FakeAzure
+) -> None:
+    listed = {row["name"]: row for row in await read(client, url(azure, None))}
+    for size in RETIRED:
+        assert listed[size]["restrictions"] == []
+        assert skus.find(size) is None
+    azure.settings.list_retired_sizes = False
+    assert {row["name"] for row in await read(client, url(azure, None))}.isdisjoint(RETIRED)
+
+
+@pytest.mark.parametrize(
+    ("closed", "restrictions", "zones"),
+    [
+        (["2"], [("Zone", ["2"])], "1, 3"),
+        ([], [("Location", None), ("Zone", ["1", "2", "3"])], None),
+    ],
+)
+async def test_a_size_may_be_closed_to_the_subscription_in_a_zone_or_everywhere(
+    client: Client,
+    azure: FakeAzure,
+    closed: list[str],
+    restrictions: list[tuple[str, list[str] | None]],
+    zones: str | None,
+) -> None:
+    azure.settings.change({"restricted": {"STANDARD_NC4AS_T4_V3": closed}})
+    listed = {row["name"]: row for row in await read(client, url(azure, None))}
+    found = listed["Standard_NC4as_T4_v3"]["restrictions"]
+    assert [(each["type"], each["restrictionInfo"].get("zones")) for each in found] == restrictions
+    for each in found:
+        assert each["reasonCode"] == "NotAvailableForSubscription"
+        assert each["values"] == each["restrictionInfo"]["locations"] == ["eastus"]
+    assert listed["Standard_NC8as_T4_v3"]["restrictions"] == []
+    wish = {"vmSize": "Standard_NC4as_T4_v3", "availabilityZones": ["2"]}
+    with pytest.raises(AzureError) as caught:
+        azure.cluster.put_pool("gpu1", wish)
+    if zones is None:
+        assert caught.value.code == "VMSizeNotSupported"
+        assert caught.value.message == (
+            f"Virtual Machine size: 'Standard_NC4as_T4_v3' is not supported for subscription {azure.ids.subscription} "
+            "in location 'eastus'. Please refer to aka.ms/aks/vm-size-selector to find supported VM sizes in location "
+            "'eastus'."
+        )
+    else:
+        assert caught.value.code == "AvailabilityZoneNotSupported"
+        assert caught.value.message.endswith(f"The supported zones for location eastus are {zones}.")
+        azure.cluster.put_pool("gpu1", wish | {"availabilityZones": ["1", "3"]})
+
+
+async def test_some_sizes_are_closed_as_in_any_region(client: Client, azure: FakeAzure) -> None:
+    rows = [row for row in await read(client, url(azure, None)) if row["restrictions"]]
+    assert {row["restrictions"][0]["type"] for row in rows} == {"Location", "Zone"}
+    with pytest.raises(AzureError, match="VMSizeNotSupported"):
+        azure.cluster.put_pool("gpu1", {"vmSize": "Standard_ND128isr_GB300_v6"})
+
+
+async def test_a_pool_stays_what_it_is_when_its_size_is_closed(azure: FakeAzure) -> None:
+    azure.settings.create_seconds = 0
+    azure.cluster.put_pool("gpu1", {"vmSize": "Standard_NC4as_T4_v3"})
+    azure.timeline.advance()
+    azure.settings.restricted = {"Standard_NC4as_T4_v3": ()}
+    azure.cluster.put_pool("gpu1", {"vmSize": "standard_nc4as_t4_v3", "tags": {"a": "b"}})
+    with pytest.raises(AzureError, match="VMSizeNotSupported"):
+        azure.cluster.put_pool("gpu2", {"vmSize": "Standard_NC4as_T4_v3"})
+
+
+@pytest.mark.parametrize("size", ["Standard_B1s", "Standard_A1_v2"])
+def test_compute_lists_sizes_that_aks_makes_no_pools_of(size: str) -> None:
+    assert size.lower() in skus.catalogue()
     assert skus.find(size) is None
+
+
+def test_there_are_sizes_for_every_taste() -> None:
+    sizes = [sku for sku in skus.catalogue().values() if sku.private.gpu_count == 0 and not sku.private.gpu_vendor]
+    assert len(sizes) > 60
+    assert {sku.arch for sku in sizes} == {"x64", "Arm64"}
+    for letter, ratio in (("D", 4), ("E", 8), ("F", 2)):
+        found = [sku for sku in sizes if sku.name.startswith(f"Standard_{letter}") and "DS" not in sku.name]
+        assert found
+        assert {sku.memory_gb / sku.vcpus for sku in found} == {ratio}
 
 
 async def test_other_regions_are_empty_and_other_filters_refused(client: Client, azure: FakeAzure) -> None:

@@ -1,7 +1,9 @@
+import json
 from typing import Literal
 
 import pytest
 from azure.core.exceptions import HttpResponseError
+from azure.core.rest import HttpRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +112,43 @@ def test_all_other_calls_share_one_bucket() -> None:
     assert limits.allowed("agentPools.list") == 60
     assert limits.allowed("agentPools.delete", pool="gpu1") == 0
     assert limits.allowed("operations.get") == 200
+
+
+def test_compute_has_a_limit_of_its_own_if_it_is_told() -> None:
+    limits = Limits()
+    assert limits.allowed("usages.list") == 500
+    limits.settings.compute_reads_per_minute = 30
+    assert limits.allowed("usages.list") == 30
+    assert limits.allowed("skus.list") == 0
+    limits.time.advance(4)
+    assert limits.allowed("skus.list") == 2
+    assert limits.allowed("agentPools.list") == 60
+
+
+async def test_the_sdk_gets_computes_429_in_computes_words(client: Client, azure: FakeAzure) -> None:
+    azure.settings.change({"compute_reads_per_minute": 1, "scale": 2})
+    path = f"/subscriptions/{azure.ids.subscription}/providers/Microsoft.Compute/skus?api-version=2021-07-01"
+    assert (await client.send_request(HttpRequest("GET", path))).status_code == 200
+    answer = await client.send_request(HttpRequest("GET", path))
+    assert answer.status_code == 429
+    # A token a minute of simulated time, of which the first answer took some.
+    assert 20 <= int(answer.headers["Retry-After"]) <= 30
+    error = answer.json()["error"]
+    assert (error["code"], error["details"][0]["code"]) == ("OperationNotAllowed", "TooManyRequests")
+    assert "too many requests have been received for this subscription" in error["message"]
+    assert json.loads(error["details"][0]["message"])["allowedRequestCount"] == 1
+
+
+async def test_reads_of_compute_take_from_arms_bucket(client: Client, azure: FakeAzure) -> None:
+    azure.settings.scale = 0.01
+    path = f"/subscriptions/{azure.ids.subscription}/providers/Microsoft.Compute/locations/eastus/usages"
+    request = HttpRequest("GET", f"{path}?api-version=2026-04-01")
+    statuses = [(await client.send_request(request)).status_code for _ in range(252)]
+    assert statuses.count(200) in (250, 251)
+    answer = await client.send_request(request)
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "SubscriptionRequestsThrottled"
+    assert int(answer.headers["Retry-After"]) >= 1
 
 
 def test_throttling_can_be_off_and_buckets_refilled() -> None:
