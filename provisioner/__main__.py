@@ -7,18 +7,32 @@ import sys
 from collections.abc import Sequence
 
 from provisioner import __version__
+from provisioner.commands.arguments import add_commands
 from provisioner.settings import SettingError, Settings, flag_of, load, source_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0 done, 1 failed, 2 a setting is missing or wrong."""
-    options = _parser().parse_args(arguments)
+    """Run the command. Returns the exit code: 0 done, 1 failed, 2 a setting is missing or wrong; others by command."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    if options.command != "run":
+        return _ask(options)
     flags = {name: getattr(options, name) for name in Settings.model_fields}
     try:
         settings = load(flags=flags, environment=os.environ)
     except SettingError as error:
         return _refuse(str(error))
     return _run(settings)
+
+
+def _ask(options: argparse.Namespace) -> int:
+    # Imported here, as for `run`.
+    from provisioner.commands.dispatch import execute
+
+    return execute(options, os.environ)
 
 
 def _run(settings: Settings) -> int:
@@ -50,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="provisioner", description="GPU nodes for Azure Kubernetes Service.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"gpu-provisioner {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     run = commands.add_parser(
         "run",
         help="run the controller: NodeClaims become AKS agent pools",
@@ -62,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         default = "" if info.default in ("", None) else f"; default {info.default}"
         text = f"{source.help}{default} [{', '.join(source.env)}]"
         run.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+    add_commands(commands)
     return parser
 
 

@@ -19,6 +19,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "text"]
 
 _MAX_PORT: Final = 65535
+_PUBLIC_PRICES: Final = "https://prices.azure.com"
+_NO_PRICES: Final = "none"
 _CLOUD_ALIASES: Final = {
     "azurecloud": "public",
     "azurepubliccloud": "public",
@@ -86,12 +88,38 @@ class Settings(BaseModel):
     idle_interval: float = _setting(
         60.0, "INVENTORY_IDLE_SECONDS", help="pace of that LIST while nothing is in flight", ge=1.0, le=3600.0
     )
+    request_share: float = _setting(
+        0.5,
+        "AZURE_REQUEST_SHARE",
+        help="part of Azure's request limits that is used here; all controllers of a subscription share them",
+        ge=0.05,
+        le=100.0,
+    )
     garbage_interval: float = _setting(
         120.0,
         "GARBAGE_SECONDS",
         help="pace of looking for pools without claim and claims without pool",
         ge=1.0,
         le=3600.0,
+    )
+    quota_interval: float = _setting(
+        60.0,
+        "QUOTA_SECONDS",
+        help="pace of reading the region's vCPU usages while claims are launched or wait for quota",
+        ge=1.0,
+        le=3600.0,
+    )
+    capacity_retry: float = _setting(
+        3600.0,
+        "CAPACITY_RETRY_SECONDS",
+        help="how long a size is left alone that Azure had no capacity for; other sizes are asked for meanwhile",
+        ge=1.0,
+        le=86400.0,
+    )
+    pricing_endpoint: str = _setting(
+        "",
+        "PRICING_ENDPOINT",
+        help=f"https address of the price list, or none; default: {_PUBLIC_PRICES} in the public cloud, else none",
     )
     wait_for_gpus: bool = _setting(
         True, "WAIT_FOR_GPUS", help="hold a claim's Ready until the Node offers the GPUs that its VM size has"
@@ -122,12 +150,24 @@ class Settings(BaseModel):
             raise ValueError("must be a name or ID, without slashes")
         return value
 
+    @field_validator("pricing_endpoint")
+    @classmethod
+    def _prices(cls, value: str) -> str:
+        return _NO_PRICES if value.lower() == _NO_PRICES else cls._https(value)
+
+    @property
+    def price_list(self) -> str:
+        """Return where prices are read, empty where they are not."""
+        if self.pricing_endpoint == _NO_PRICES:
+            return ""
+        return self.pricing_endpoint or (_PUBLIC_PRICES if self.cloud == "public" else "")
+
     @field_validator("arm_endpoint", "authority_host")
     @classmethod
     def _https(cls, value: str) -> str:
         parts = urlsplit(value)
         if value and (parts.scheme != "https" or not parts.hostname):
-            raise ValueError("must be an https:// address: tokens are sent there")
+            raise ValueError("must be an https:// address")
         if "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("must be scheme, host and port alone")
         return value.rstrip("/")

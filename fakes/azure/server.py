@@ -159,6 +159,7 @@ class FakeAzure:
             "AZURE_AUTHORITY_HOST": f"{self.endpoint}/",
             "AZURE_CLOUD": "custom",
             "ARM_ENDPOINT": self.endpoint,
+            "PRICING_ENDPOINT": self.endpoint,
             "SSL_CERT_FILE": str(self.ca_file),
         }
 

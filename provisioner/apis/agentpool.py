@@ -24,15 +24,23 @@ _GROUP_OF_PROVIDER_ID: Final = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class ProvisioningError:
-    """`properties.status.provisioningError`: why the pool's last operation failed."""
+    """`properties.status.provisioningError`: why the pool's last operation failed.
+
+    `outer_codes` are those of the errors that it came in, outermost first: at times only they say what it is about.
+    """
 
     code: str
     message: str
+    outer_codes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentPool:
-    """An agent pool as last listed. `state` is the provisioningState, a free string of Azure's."""
+    """An agent pool as last listed. `state` is the provisioningState, a free string of Azure's.
+
+    `spot` is its scaleSetPriority, `zones` its availabilityZones, none where it is regional, and `max_surge` its
+    upgradeSettings.maxSurge as written: a number of nodes or a percentage, empty for AKS's default.
+    """
 
     name: str
     state: str
@@ -43,6 +51,9 @@ class AgentPool:
     node_image_version: str = ""
     error: ProvisioningError | None = None
     etag: str = ""
+    spot: bool = False
+    zones: tuple[str, ...] = ()
+    max_surge: str = ""
 
     @property
     def claim_uid(self) -> str:
@@ -89,16 +100,25 @@ def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
         tags=dict(properties.get("tags") or {}),
         node_labels=dict(properties.get("nodeLabels") or {}),
         node_image_version=properties.get("nodeImageVersion") or "",
-        error=_innermost(error) if error else None,
+        error=_innermost(error) if isinstance(error, Mapping) and error else None,
         etag=properties.get("eTag") or "",
+        spot=str(properties.get("scaleSetPriority")).lower() == "spot",
+        zones=tuple(str(zone) for zone in properties.get("availabilityZones") or ()),
+        max_surge=str((properties.get("upgradeSettings") or {}).get("maxSurge") or ""),
     )
 
 
 def _innermost(raw: Mapping[str, Any]) -> ProvisioningError:
     # The outer error often says no more than "the operation failed"; the cause is the first detail, nested at will.
-    while (details := raw.get("details")) and isinstance(details[0], Mapping) and details[0].get("message"):
+    codes = [str(raw.get("code") or "")]
+    while isinstance(details := raw.get("details"), list) and details and isinstance(details[0], Mapping):
+        if not details[0].get("message"):
+            break
         raw = details[0]
-    return ProvisioningError(code=raw.get("code") or "", message=raw.get("message") or "")
+        codes.append(str(raw.get("code") or ""))
+    return ProvisioningError(
+        code=codes[-1], message=str(raw.get("message") or ""), outer_codes=tuple(code for code in codes[:-1] if code)
+    )
 
 
 def pool_of_provider_id(provider_id: str) -> str:

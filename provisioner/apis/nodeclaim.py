@@ -25,11 +25,15 @@ class _Frozen(BaseModel):
 
 
 class Requirement(_Frozen):
-    """One node selector requirement; several of one key hold together."""
+    """One node selector requirement; several of one key hold together.
+
+    `min_values` is how many distinct values of the key the claim wants to have a choice of.
+    """
 
     key: str
     operator: Operator
     values: tuple[str, ...] = ()
+    min_values: int | None = Field(default=None, alias="minValues")
 
 
 class NodeClassRef(_Frozen):

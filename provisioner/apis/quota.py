@@ -59,6 +59,13 @@ class Shortage:
     held: int = 0
 
     @property
+    def usage(self) -> str:
+        """Return the lower-case name of the usage that is short, empty where that is not known."""
+        if self.scope is Scope.FAMILY:
+            return self.family.lower()
+        return {Scope.REGIONAL: REGIONAL_USAGE, Scope.SPOT: SPOT_USAGE.lower()}.get(self.scope, "")
+
+    @property
     def message(self) -> str:
         """Return what a person needs to know and can do, the numbers first."""
         freed_by = _FREED_BY.get(self.scope, "delete nodes of this family")

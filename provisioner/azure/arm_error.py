@@ -25,8 +25,12 @@ _MAX_DEPTH: Final = 8
 MAX_RETRY_AFTER: Final = 3600.0
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
-_QUOTED: Final = re.compile(r'\bCode="(?P<code>\w{1,100})"\s+Message="(?P<message>[^"]{0,4000})')
-_QUOTED_CODE: Final = re.compile(r'\bCode="?(\w{1,100})', re.IGNORECASE)
+# Quotes come with as many backslashes as envelopes they have been through.
+_QUOTED: Final = re.compile(r'\bCode=\\*"(?P<code>\w{1,100})\\*"\s+Message=\\*"(?P<message>[^"\\]{0,4000})')
+_QUOTED_CODE: Final = re.compile(r'\b(?:Code=\\*"?|Error ?Code: )([A-Za-z]\w{0,99})', re.IGNORECASE)
+# What is left of an error whose body was cut off on its way.
+_CUT_CODE: Final = re.compile(r'"code"\s*:\s*"([\w.:-]{1,100})"')
+_CUT_MESSAGE: Final = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.){1,4000})')
 _TITLE: Final = re.compile(r"<title>\s*([^<]{1,200}?)\s*</title>", re.IGNORECASE)
 _AGAIN_AFTER: Final = re.compile(r"\b(?:try|retry) again (?:after|in) '?(\d{1,6})'? ?(?:s\b|sec)", re.IGNORECASE)
 
@@ -67,7 +71,7 @@ def read_body(body: str) -> ArmError:
     document = _load(body)
     if document is None:
         title = _TITLE.search(body)
-        return ArmError(message=clean(title[1]) if title else "")
+        return ArmError(message=clean(title[1])) if title else _read_cut(body)
     error = document.get("error", document)
     if isinstance(error, str):
         # Entra: {"error": "invalid_client", "error_description": "AADSTS..."}
@@ -157,6 +161,20 @@ def _inner(text: str, details: object, *, depth: int) -> list[ArmError]:
         error = document.get("error", document)
         found += [_read_mapping(error, depth=depth + 1)] if isinstance(error, Mapping) else []
     return found
+
+
+def _read_cut(body: str) -> ArmError:
+    if not body.lstrip().startswith("{"):
+        return ArmError()
+    messages = _CUT_MESSAGE.findall(body)
+    return _read_quoted(tuple(_CUT_CODE.findall(body)[:_MAX_DEPTH]), _unescaped(messages[-1]) if messages else "")
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
 
 
 def _read_quoted(codes: tuple[str, ...], text: str) -> ArmError:

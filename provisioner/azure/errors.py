@@ -7,6 +7,7 @@ ResourceExistsError to it, quota and "busy" share the code OperationNotAllowed, 
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import ClientConnectorError
@@ -21,7 +22,9 @@ from azure.core.exceptions import (
 from provisioner.apis.agentpool import ProvisioningError
 from provisioner.apis.failure import Failure, FailureClass
 from provisioner.azure.arm_error import ArmError, clean, is_arm_body, read_body, read_retry_after, read_text
-from provisioner.azure.explain import explain, explain_token
+from provisioner.azure.budget import Wait
+from provisioner.azure.explain import explain, explain_token, shortage_of
+from provisioner.azure.zones import read_zones
 
 # What a call may raise when Azure or the way to it fails. OSError: the federated token file, TLS, sockets.
 CALL_ERRORS: Final = (AzureError, TimeoutError, OSError)
@@ -39,6 +42,19 @@ class ArmFailure(Exception):
         self.failure = failure
         self.outcome_unknown = outcome_unknown
         self.status = status
+
+
+class Postponed(ArmFailure):
+    """A call that was not sent, for now: our share of Azure's request limits is used up, or Azure wants a pause.
+
+    Nothing is known to be wrong, so whoever has time simply asks again after `failure.retry_after`.
+    """
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(
+            Failure(kind=FailureClass.THROTTLED, message=wait.message, retry_after=wait.seconds), outcome_unknown=False
+        )
+        self.by_azure = wait.by_azure
 
 
 def unusable(what: str, *, status: int | None = None) -> ArmFailure:
@@ -73,8 +89,9 @@ _RULES: Final = (
     _rule(
         FailureClass.QUOTA,
         "ErrCode_InsufficientVCPUQuota InsufficientVCPUQuota QuotaExceeded ResourceQuotaExceeded QuotaLimitExceeded "
-        "InsufficientSubnetSize SubnetIsFull",
-        r"exceeding (approved .{1,80}? )?quota|exceeding quota limits|insufficient (regional )?vcpu quota",
+        "PublicIPCountLimitReached InsufficientSubnetSize SubnetIsFull",
+        r"exceeding (approved .{1,80}? )?quota|exceeding quota limits|insufficient (regional )?vcpu quota"
+        r"|submit a request for quota increase",
     ),
     _rule(
         FailureClass.ZONE,
@@ -93,6 +110,8 @@ _RULES: Final = (
         "AllocationTimeout OutOfCapacity InsufficientCapacity AKSCapacityHeavyUsage AKSCapacityError",
         r"do not have sufficient capacity for the requested vm size|^allocation failed\.",
     ),
+    # With the status of a conflict, but not one that passes.
+    _rule(FailureClass.INVALID, "PropertyChangeNotAllowed"),
     _rule(
         FailureClass.CONFLICT,
         "AKSOperationPreempted AKSOperationPreemptedByDelete OperationPreempted OriginalEtagNotExpect EtagMismatch "
@@ -115,6 +134,8 @@ _BY_STATUS: Final[Mapping[int, FailureClass]] = {
     412: FailureClass.CONFLICT,
     429: FailureClass.THROTTLED,
 }
+# What may be about some zones and not about others.
+_OF_ZONES: Final = frozenset({FailureClass.ZONE, FailureClass.CAPACITY, FailureClass.SKU_RESTRICTED})
 # Of the cluster: the only thing that a call of ours may find missing and that is not what it is about.
 _NOT_FOUND: Final = frozenset({"resourcenotfound", "notfound"})
 # Statuses that say more than any body: throttled calls carry codes such as OperationNotAllowed.
@@ -148,16 +169,14 @@ def classify_response(*, status: int, headers: Mapping[str, str], body: str) -> 
     """Return what an error response of ARM means, whatever its body is."""
     error = read_body(body)
     retry_after = read_retry_after(headers, message=error.message)
-    kind = _kind(status, error)
-    message = explain(kind, error, status=status, retry_after=retry_after)
-    return Failure(kind=kind, message=message, code=error.code, retry_after=retry_after)
+    return _failure(_kind(status, error), error, status=status, retry_after=retry_after)
 
 
 def classify_provisioning_error(error: ProvisioningError) -> Failure:
     """Return why an agent pool is Failed. Without a known code or wording that is an error inside Azure."""
     read = read_text(error.code, error.message)
-    kind = _kind(None, read)
-    return Failure(kind=kind, message=explain(kind, read, status=None, retry_after=None), code=read.code)
+    read = replace(read, codes=(*error.outer_codes, *read.codes))
+    return _failure(_kind(None, read), read, status=None, retry_after=None)
 
 
 def outcome_unknown(error: BaseException) -> bool:
@@ -178,6 +197,17 @@ def outcome_unknown(error: BaseException) -> bool:
 def status_unknown(status: int) -> bool:
     """Tell whether a request may have taken effect though its response, of that status, is none that is understood."""
     return status >= 500 or status == 408 or 200 <= status < 300
+
+
+def _failure(kind: FailureClass, error: ArmError, *, status: int | None, retry_after: float | None) -> Failure:
+    return Failure(
+        kind=kind,
+        message=explain(kind, error, status=status, retry_after=retry_after),
+        code=error.code,
+        retry_after=retry_after,
+        shortage=shortage_of(error) if kind is FailureClass.QUOTA else None,
+        zones=read_zones(error.message) if kind in _OF_ZONES else (),
+    )
 
 
 def _kind(status: int | None, error: ArmError) -> FailureClass:

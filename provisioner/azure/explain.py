@@ -8,19 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from provisioner.apis.failure import FailureClass
+from provisioner.apis.quota import Scope, Shortage
 from provisioner.azure.arm_error import ArmError
 from provisioner.azure.shortage import read_shortage
+from provisioner.azure.zones import read_supported, read_zones
 
 _QUOTA_PAGE: Final = "https://learn.microsoft.com/azure/quotas/per-vm-quota-requests"
 
+_ACCESS_PAGE: Final = "https://learn.microsoft.com/troubleshoot/azure/general/region-access-request-process"
+
+_OF_SUBSCRIPTION: Final = re.compile(r"\bfor (?:this )?subscription\b", re.IGNORECASE)
 _SIZE: Final = re.compile(r"\bStandard_[A-Za-z0-9_-]{2,60}")
 _REGION: Final = re.compile(r"\b(?:in|for|location) (?:the )?(?:location|region) '?(\w{2,60})'?", re.IGNORECASE)
-_ZONE: Final = re.compile(r"\bin zone '?(\w{1,20})'?", re.IGNORECASE)
-_ZONES: Final = re.compile(
-    r"zone\(s\) '?(?P<zones>[\w, ]{1,60}?)'? for resource .{0,100}?supported zones for location \w+ are "
-    r"'?(?P<supported>[\w, ()]{1,60})",
-    re.IGNORECASE,
-)
 _ACTIONS: Final = re.compile(r"action(?:\(s\))? '(?P<action>[\w./*,' ]{3,200}?)'", re.IGNORECASE)
 _SCOPE: Final = re.compile(r"(?:over|on the linked) scope(?:\(s\))? '(?P<scope>/[^'\s]{1,400})'", re.IGNORECASE)
 _CLIENT: Final = re.compile(r"object id '(?P<id>[0-9a-f-]{36})'", re.IGNORECASE)
@@ -82,6 +81,14 @@ def explain_token(message: str) -> str:
     return f"No token for the Azure identity: check its client ID, tenant and federated credential. {message}".rstrip()
 
 
+def shortage_of(error: ArmError) -> Shortage | None:
+    """Return which vCPU quota an error of class QUOTA is about, None where it is about something else."""
+    shortage = read_shortage(error.message)
+    if shortage is None and "vcpuquota" in error.code.lower():
+        return Shortage(scope=Scope.UNKNOWN)
+    return shortage
+
+
 def _quota(text: str, error: ArmError) -> str:
     if subnet := _SUBNET.search(text):
         where = f" in {subnet['cidr']}" if subnet["cidr"] else ""
@@ -91,19 +98,25 @@ def _quota(text: str, error: ArmError) -> str:
         )
     if "subnet" in error.code.lower():
         return "The subnet has no IP addresses left: use a larger one, a lower maxPods, or delete agent pools."
-    shortage = read_shortage(text)
+    shortage = shortage_of(error)
     if shortage is None:
         return f"Quota exceeded. Ask for more: {_QUOTA_PAGE}, or delete what you do not need."
     return shortage.message
 
 
 def _sku(text: str, error: ArmError) -> str:
-    if error.code.lower() == "skunotavailable":
-        advice = "Use another size, zone or region; the subscription may also be restricted: https://aka.ms/azureskunotavailable."
-        return f"{_size(text)} cannot be had{_where(text)} now. {advice}"
+    size, where = _size(text, begins=True), _where(text)
+    # Compute has one code for both; the words that tell them apart are in the name of the resource, of all places.
+    if error.code.lower() == "skunotavailable" and not _OF_SUBSCRIPTION.search(text):
+        passes = ": a capacity restriction, which may pass" if "capacity restriction" in text.lower() else ""
+        otherwise = "or wait" if passes else "or wait; the subscription may also be restricted"
+        return (
+            f"{size} cannot be had{where} now{passes}. Use another size, zone or region, {otherwise}: "
+            "https://aka.ms/azureskunotavailable."
+        )
     return (
-        f"{_size(text)} is not offered to this subscription{_where(text)}. Use another size or region, or ask Azure "
-        "support to lift the restriction."
+        f"{size} is not offered to this subscription{where}. Use another size or region, or ask Azure support to lift "
+        f"the restriction: {_ACCESS_PAGE}."
     )
 
 
@@ -117,12 +130,11 @@ def _capacity(text: str, error: ArmError) -> str:
 
 
 def _zone(text: str, _error: ArmError) -> str:
-    if match := _ZONES.search(text):
-        return (
-            f"Zone {match['zones'].strip()} cannot be used here (AKS supports: {match['supported'].strip(' .()')}). "
-            "Ask for another zone, or for none."
-        )
-    return "The zone cannot be used here. Ask for another zone, or for none."
+    zones = read_zones(text)
+    which = f"Zone{'s' if len(zones) > 1 else ''} {', '.join(zones)}" if zones else "The zone"
+    supported = read_supported(text)
+    known = f" (AKS supports: {supported})" if supported else ""
+    return f"{which} cannot be used here{known}. Ask for another zone, or for none."
 
 
 def _auth(text: str, error: ArmError) -> str:
@@ -165,12 +177,13 @@ def _conflict(text: str, _error: ArmError) -> str:
     return "Azure is busy with another operation on the cluster or the agent pool; it is tried again."
 
 
-def _size(text: str) -> str:
-    return match[0] if (match := _SIZE.search(text)) else "the VM size"
+def _size(text: str, *, begins: bool = False) -> str:
+    return match[0] if (match := _SIZE.search(text)) else "The VM size" if begins else "the VM size"
 
 
 def _where(text: str) -> str:
-    zone = f" in zone {match[1]}" if (match := _ZONE.search(text)) else ""
+    zones = read_zones(text)
+    zone = f" in zone{'s' if len(zones) > 1 else ''} {', '.join(zones)}" if zones else ""
     region = f" in {match[1]}" if (match := _REGION.search(text)) else ""
     return zone + region
 

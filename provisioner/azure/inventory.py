@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.failure import Failure
-from provisioner.azure.errors import ArmFailure
+from provisioner.azure.errors import ArmFailure, Postponed
 
 # Seconds between two LISTs however often they are asked for: the refill of AKS's read bucket.
 MIN_INTERVAL: Final = 1.0
@@ -93,6 +93,8 @@ class Inventory:
         self._failure: Failure | None = None
         self._failures = 0
         self._woken = False
+        # Of the last LIST that was sent and answered, whoever wanted it.
+        self._sent_at = 0.0
         self._not_before = 0.0
         self._rethink = asyncio.Event()
 
@@ -147,13 +149,25 @@ class Inventory:
         self._rethink.set()
 
     async def refresh(self) -> None:
-        """Make one LIST now and take it over. Raises ArmFailure, which `failure` keeps too."""
+        """Make one LIST and take it over: now, or as soon as our share of Azure's request limits lets it be sent.
+
+        Raises ArmFailure, which `failure` keeps too.
+        """
+        while (wait := await self._refresh()) is not None:
+            if wait.by_azure:
+                # Azure may have asked for a long pause, of others than the LIST too: claims that wait for it say so.
+                self._announce(self._set_failure(wait.failure))
+            await asyncio.sleep(wait.failure.retry_after or MIN_INTERVAL)
+
+    async def _refresh(self) -> Postponed | None:
         # A wake from here on is about something that this LIST may have missed.
         self._woken = False
         self._order += 1
         order, started = self._order, self._clock()
         try:
             pools = await self._gateway.list()
+        except Postponed as wait:
+            return wait
         except ArmFailure as error:
             self._not_before = self._clock() + (error.failure.retry_after or 0.0)
             # An old LIST that fails after a newer one has succeeded says nothing about now.
@@ -161,11 +175,13 @@ class Inventory:
                 self._failures += 1
                 self._announce(self._set_failure(error.failure))
             raise
+        self._sent_at = started
         if order > self._applied_order:
             self._applied_order = order
             self._failures = 0
             everything = self._set_failure(None)
             self._announce(self._take_over(pools, order=order, started=started) | everything)
+        return None
 
     async def run(self) -> None:
         """List until cancelled. Failures of LIST are kept in `failure`; nothing but a defect ends the loop.
@@ -173,13 +189,12 @@ class Inventory:
         Between two LISTs `busy` is asked only when something was noted: whoever becomes busy otherwise calls `wake`.
         """
         while True:
-            started = self._clock()
             try:
                 await self.refresh()
             except ArmFailure as error:
                 await self._pause(until=self._clock() + self._backoff(error.failure))
             else:
-                await self._pause(after=started)
+                await self._pause(after=self._sent_at)
 
     def _state(self, name: str) -> PoolState:
         note = self._notes.get(name)

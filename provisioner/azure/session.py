@@ -23,6 +23,7 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
 from provisioner import __version__
+from provisioner.azure.budget import Budget, Wait
 from provisioner.azure.cloud import Cloud
 from provisioner.azure.credentials import (
     Authentication,
@@ -34,6 +35,7 @@ from provisioner.azure.credentials import (
 from provisioner.azure.errors import (
     CALL_ERRORS,
     ArmFailure,
+    Postponed,
     classify,
     classify_response,
     outcome_unknown,
@@ -49,6 +51,7 @@ CONNECT_TIMEOUT: Final = 10.0
 MAX_PAGES: Final = 200
 # Characters. Longer bodies are parsed in a thread: 1,500 VM sizes are 5 MB and 60 ms.
 _LARGE: Final = 262_144
+_TOO_MANY: Final = 429
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,8 @@ class AzureSession:
     """An async context manager; `call` works inside of it.
 
     Servers are trusted by OpenSSL's defaults as they are when the session opens (SSL_CERT_FILE and SSL_CERT_DIR replace
-    them); HTTPS_PROXY and NO_PROXY are honoured. `on_call` is called after each call and must not block.
+    them); HTTPS_PROXY and NO_PROXY are honoured. `on_call` is called after each call, `on_wait` with the operation of
+    each that was kept back by the budget; neither must block.
     """
 
     def __init__(
@@ -122,12 +126,16 @@ class AzureSession:
         cloud: Cloud,
         credentials: Credentials,
         on_call: Callable[[CallRecord], None] | None = None,
+        budget: Budget | None = None,
+        on_wait: Callable[[str, Wait], None] | None = None,
     ) -> None:
         self.target = target
         self.cloud = cloud
         self._credentials = credentials
         self._user_agent = f"gpu-provisioner/{__version__}"
         self._on_call = on_call
+        self._budget = budget or Budget()
+        self._on_wait = on_wait
         self._stack = AsyncExitStack()
         self._client: ContainerServiceClient | None = None
 
@@ -168,16 +176,22 @@ class AzureSession:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        continues: bool = False,
     ) -> ArmResponse:
         """Make one request within `timeout` seconds, and return a response whose status is in `accept`.
 
         Nothing is waited for and tried again: back-off belongs to the state machine, which knows what else there is to
         do. Two things are sent a second time at once: what ARM refused with 401, under a new token, and a GET, PUT or
         DELETE on a kept connection that turned out to be dead (aiohttp does that), which may then have had its effect
-        already. Raises ArmFailure for every other status and for whatever keeps the request from being answered.
+        already. Raises ArmFailure for every other status and for whatever keeps the request from being answered, and
+        Postponed, which is one, where the budget does not let it be sent now; what `continues` a call is always sent.
         """
         if self._client is None:
             raise RuntimeError("the session is not open")
+        if continues:
+            self._budget.continue_with(operation)
+        else:
+            self._ask_budget(operation, path)
         request_id = str(uuid4())
         # The SDK expects parameters that are quoted already.
         parameters = {name: quote(value, safe="") for name, value in (query or {}).items()}
@@ -199,7 +213,16 @@ class AzureSession:
             raise
         finally:
             self._record(operation, method, response, outcome, time.monotonic() - started, request_id)
-        return _accepted(method, response, accept)
+        try:
+            accepted = _accepted(method, response, accept)
+        except ArmFailure as error:
+            if error.status == _TOO_MANY:
+                self._budget.throttled(operation, path=path, failure=error.failure)
+            else:
+                self._budget.answered(operation)
+            raise
+        self._budget.answered(operation)
+        return accepted
 
     async def list(
         self, path: str, *, operation: str, timeout: float, query: Mapping[str, str]
@@ -208,10 +231,16 @@ class AzureSession:
         items: list[Mapping[str, Any]] = []
         deadline = time.monotonic() + timeout
         url, parameters = path, query
-        for _ in range(MAX_PAGES):
+        for number in range(MAX_PAGES):
             remaining = max(deadline - time.monotonic(), 0.0)
             response = await self.call(
-                "GET", url, operation=operation, timeout=remaining, accept=(200,), query=parameters
+                "GET",
+                url,
+                operation=operation,
+                timeout=remaining,
+                accept=(200,),
+                query=parameters,
+                continues=number > 0,
             )
             large = len(response.text) > _LARGE
             page = await asyncio.to_thread(response.json) if large else response.json()
@@ -257,6 +286,13 @@ class AzureSession:
             policies=policies,
             transport=transport,
         )
+
+    def _ask_budget(self, operation: str, path: str) -> None:
+        wait = self._budget.admit(operation, path=path)
+        if wait is not None:
+            if self._on_wait is not None:
+                self._on_wait(operation, wait)
+            raise Postponed(wait)
 
     def _record(
         self,

@@ -80,6 +80,9 @@ class _Watch:
     def __init__(self, callbacks: Callbacks, ready: asyncio.Event | None) -> None:
         self._home = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._home.create_future()
+        # Looked at even where nobody waits any more for the end of kopf, or asyncio complains of it in the log: after
+        # a cancellation, and where kopf comes to its end later than we wait for it.
+        self._ended.add_done_callback(asyncio.Future.exception)
         self._callbacks = callbacks
         self._ready = ready
         self._lock = threading.Lock()
@@ -99,9 +102,6 @@ class _Watch:
             self._stop()
             # Not awaited as such: a cancellation of ours must not cancel the future that the thread will set.
             await asyncio.wait([self._ended], timeout=_STOP_TIMEOUT)
-            if self._ended.done():
-                # Looked at even where a cancellation keeps it from being raised, or asyncio complains of it.
-                self._ended.exception()
         if not self._ended.done():
             # Stopped while it started, kopf waits for tasks that it leaves behind. It is a daemon, let it.
             return

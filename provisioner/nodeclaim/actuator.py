@@ -15,13 +15,16 @@ from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.failure import Failure
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.apis.quota import Shortage
 from provisioner.azure.agentpools import ArmFailure, Machine, PoolExists
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.gateway import KubeGateway, Rejected
 from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
-from provisioner.nodeclaim.policy import retry_delay
-from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, View
+from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.policy import concerns_offer, retry_delay
+from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View
+from provisioner.placement.memory import OfferMemory
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,6 +65,18 @@ class Notes(Protocol):
         ...
 
 
+class Wishes(Protocol):
+    """Who reads the quota when it is wanted; `Quotas` is one."""
+
+    def want(self) -> None:
+        """Ask for usages that are fresh enough."""
+        ...
+
+    def distrust(self, shortage: Shortage) -> None:
+        """Ask for new usages: those that are known have hidden a shortage."""
+        ...
+
+
 def reference(claim: NodeClaim) -> ObjectRef:
     """Return what an Event about the claim refers to."""
     return ObjectRef(kind=names.NODECLAIM_KIND, name=claim.name, uid=claim.uid, api_version=names.NODECLAIM_API_VERSION)
@@ -78,6 +93,9 @@ class Actuator:
         arm: Arm,
         notes: Notes,
         recorder: EventRecorder,
+        memory: OfferMemory,
+        asks: Asks,
+        quotas: Wishes,
         now: Callable[[], datetime],
         rng: random.Random,
         metrics: Registry,
@@ -87,6 +105,9 @@ class Actuator:
         self._arm = arm
         self._notes = notes
         self._recorder = recorder
+        self._memory = memory
+        self._asks = asks
+        self._quotas = quotas
         self._now = now
         self._rng = rng
         self._setbacks: dict[str, Setback] = {}
@@ -120,6 +141,10 @@ class Actuator:
             self.forget(claim.uid)
         if step.refresh:
             self._notes.wake()
+        if step.wants_quota:
+            self._quotas.want()
+        if step.unavailable is not None:
+            self._remember("create", claim.name, step.unavailable)
         if step.metadata is not None:
             claim = self._take(
                 await self._kube.patch_claim(
@@ -220,8 +245,32 @@ class Actuator:
                 self._notes.wake()
             if not isinstance(request, CreatePool | DeletePool):
                 return False
-            self._set_back(view, type(request), error.failure)
+            if isinstance(request, CreatePool) and concerns_offer(error.failure):
+                refused = Unavailable(keys=request.offer.keys, failure=error.failure)
+                self._remember("create", view.claim.name, refused)
+            else:
+                self._set_back(view, type(request), error.failure)
         return True
+
+    def _remember(self, request: str, claim: str, unavailable: Unavailable) -> None:
+        """Keep everybody from asking again for what cannot be had."""
+        failure, keys = unavailable.failure, unavailable.keys
+        self._memory.remember(keys, failure=failure, now=self._now())
+        self._asks.refused(keys)
+        if failure.shortage is not None:
+            self._quotas.distrust(failure.shortage)
+        self._refused.inc(request=request, kind=failure.kind.value)
+        _log.warning(
+            "Azure cannot deliver",
+            extra={
+                "claim": claim,
+                "vm_size": keys[0].size if keys else "",
+                "capacity_type": keys[0].capacity_type if keys else "",
+                "kind": failure.kind.value,
+                "code": failure.code,
+                "error": failure.message,
+            },
+        )
 
     async def _create(self, view: View, request: CreatePool) -> None:
         try:
@@ -231,6 +280,7 @@ class Actuator:
             self._notes.note_doubtful(request.name)
             self._notes.wake()
             return
+        self._asks.accepted(view.claim.uid, now=self._now())
         self._notes.note_created(pool)
         _log.info(
             "agent pool asked for", extra={"claim": view.claim.name, "agent_pool": pool.name, "vm_size": pool.vm_size}

@@ -10,7 +10,7 @@ from provisioner.apis import names
 from provisioner.apis.agentpool import POOL_NAME
 from provisioner.apis.nodeclaim import NodeClaim, NodeClaimSpec
 from provisioner.apis.taints import UNREGISTERED_TAINT, Taint
-from provisioner.placement.offer import Offer, Refusal
+from provisioner.placement.market import Offer, Refusal
 
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _MAX_POOL_NAME: Final = 12

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from provisioner.apis import names
+from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
@@ -22,11 +23,17 @@ from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
+from provisioner.nodeclaim.asks import Ask, Asks
+from provisioner.nodeclaim.holds import holds
 from provisioner.nodeclaim.lifecycle import reconcile
-from provisioner.nodeclaim.nodeclass import ready_status
+from provisioner.nodeclaim.nodeclass import preference, ready_status
+from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
-from provisioner.nodeclaim.view import View
-from provisioner.placement.offer import Refusal, choose
+from provisioner.nodeclaim.view import CreatePool, View
+from provisioner.placement.market import Market, Placement, Refusal
+from provisioner.placement.memory import OfferMemory
+from provisioner.placement.place import place
+from provisioner.placement.quota import RegionQuota
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,6 +53,9 @@ class Controller:
         inventory: Inventory,
         actuator: Actuator,
         region: Region,
+        quotas: Quotas,
+        memory: OfferMemory,
+        asks: Asks,
         now: Callable[[], datetime],
         metrics: Registry,
         wait_for_gpus: bool,
@@ -56,6 +66,9 @@ class Controller:
         self._inventory = inventory
         self._actuator = actuator
         self._region = region
+        self._quotas = quotas
+        self._memory = memory
+        self._asks = asks
         self._now = now
         self._wait_for_gpus = wait_for_gpus
         self._node_classes: dict[str, Mapping[str, Any]] = {}
@@ -150,6 +163,12 @@ class Controller:
         for claim in self._store.claims:
             self.enqueue(claim.name)
 
+    def look_at_waiting(self) -> None:
+        """Have every claim looked at that has no node yet: quota or capacity may have come."""
+        for claim in self._store.claims:
+            if not claim.is_true(LAUNCHED) and not claim.is_deleting:
+                self.enqueue(claim.name)
+
     def is_busy(self) -> bool:
         """Tell whether a claim waits for something that Azure's list of agent pools will show."""
         return any(
@@ -185,22 +204,24 @@ class Controller:
 
     def view(self, claim: NodeClaim) -> View:
         """Return everything that a decision about the claim rests on."""
-        offer = (
-            choose(claim.spec, sizes=self._region.sizes, location=self._region.location)
-            if claim.spec is not None
-            else Refusal(reason="InvalidSpec", message=claim.spec_error)
-        )
         pool = claim.agent_pool or pool_name(claim.name)
         nodes = {node.name: node for node in self._store.nodes_of_pool(pool)}
         if claim.provider_id:
             nodes |= {node.name: node for node in self._store.nodes_by_provider_id(claim.provider_id)}
+        now = self._now()
+        recorded = self._region.sizes.find(claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, ""))
+        is_launched = recorded is not None and claim.is_true(LAUNCHED)
+        placement = Placement() if is_launched or claim.is_deleting else self._place(claim, now=now)
+        best = placement.best
         return View(
             claim=claim,
             nodes=tuple(nodes.values()),
             pools=self._inventory,
-            offer=offer,
-            recorded_size=self._region.sizes.find(claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, "")),
-            now=self._now(),
+            placement=placement,
+            is_quota_known=self._quotas.are_current,
+            is_tried_by_another=best is not None and self._asks.is_tried_by_another(best, uid=claim.uid, now=now),
+            recorded_size=recorded,
+            now=now,
             location=self._region.location,
             is_region_known=self._region.is_known,
             region_failure=self._region.failure,
@@ -208,6 +229,34 @@ class Controller:
             instance_id=self._actuator.instance_id(claim.uid),
             wait_for_gpus=self._wait_for_gpus,
         )
+
+    def _place(self, claim: NodeClaim, *, now: datetime) -> Placement:
+        if claim.spec is None:
+            return Placement(refusal=Refusal(reason="InvalidSpec", message=claim.spec_error))
+        region, quotas = self._region, self._quotas
+        preferred = preference(self._node_classes.get(claim.node_class.name))
+        if isinstance(self._inventory.lookup(claim.agent_pool or pool_name(claim.name)), AgentPool):
+            # Nothing will be asked for: what is of interest is only what the pool may have been asked for as.
+            return place(
+                claim.spec,
+                market=Market(sizes=region.sizes, now=now, location=region.location, preference=preferred),
+            )
+        held = holds(
+            self._inventory.pools.values(),
+            asks=self._asks.others(claim.uid),
+            size_of=region.sizes.find,
+            nodes_of=self._store.nodes_of_pool,
+            counted_at=quotas.counted_at,
+        )
+        market = Market(
+            sizes=region.sizes,
+            now=now,
+            location=region.location,
+            quota=RegionQuota(usages=quotas.usages, holds=held, region=region.location),
+            memory=self._memory,
+            preference=preferred,
+        )
+        return place(claim.spec, market=market)
 
     async def _handle(self, key: Key) -> None:
         kind, name = key
@@ -221,7 +270,18 @@ class Controller:
         step = reconcile(view)
         if step.again_after is not None:
             self._queue.add_after(key, step.again_after.total_seconds())
-        if await self._actuator.carry_out(view, step):
+        if step.waits_for_another:
+            self._asks.wait(name)
+        if isinstance(step.azure, CreatePool):
+            # Before anything is awaited: the next decision has to know what this one will take.
+            self._asks.begin(claim.uid, Ask(pool=step.azure.name, offer=step.azure.offer, begun=view.now))
+        try:
+            again = await self._actuator.carry_out(view, step)
+        finally:
+            if isinstance(step.azure, CreatePool):
+                for waiting in self._asks.end(claim.uid):
+                    self.enqueue(waiting)
+        if again:
             self._queue.add(key)
 
     async def _handle_node_class(self, name: str) -> None:

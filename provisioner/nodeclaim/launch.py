@@ -10,8 +10,19 @@ from provisioner.apis.failure import Failure, FailureClass
 from provisioner.azure.errors import classify_provisioning_error
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import check, launch_labels, pool_name, render
-from provisioner.nodeclaim.view import CreatePool, DeletePool, Draft, FindInstance, Notice, View, stored
-from provisioner.placement.offer import Offer, Refusal
+from provisioner.nodeclaim.asks import PATIENCE
+from provisioner.nodeclaim.policy import concerns_offer
+from provisioner.nodeclaim.view import (
+    CreatePool,
+    DeletePool,
+    Draft,
+    FindInstance,
+    Notice,
+    Unavailable,
+    View,
+    stored,
+)
+from provisioner.placement.market import REGIONAL_ZONE, Because, Offer, OfferKey, Refusal
 
 CREATING: Final = "CreatingAgentPool"
 NAME_TAKEN: Final = "AgentPoolNameTaken"
@@ -23,8 +34,23 @@ _UNEXPLAINED: Final = Failure(
     kind=FailureClass.INTERNAL,
     message="Azure failed to create the agent pool and does not say why. It is deleted and created again.",
 )
+# Labels whose value another offer may change.
+_OF_OFFERS: Final = (
+    names.INSTANCE_TYPE_LABEL,
+    names.CAPACITY_TYPE_LABEL,
+    names.ZONE_LABEL,
+    names.ARCH_LABEL,
+    "karpenter.azure.com/sku-",
+    "nvidia.com/gpu.",
+)
+_SIZE_NAMES: Final = (names.INSTANCE_TYPE_LABEL, names.SKU_NAME_LABEL)
+# Refusals that rest on what sizes there are, so on Azure's list.
+_NEED_SIZES: Final = frozenset({"NoInstanceType", "UnknownInstanceType", "NoFittingInstanceType", "MinValuesNotMet"})
 # A claim that cannot be served as it stands is looked at again: Azure's list of sizes changes.
 _REFUSED_AGAIN: Final = timedelta(hours=1)
+# What cannot be had now is looked at again by then, whether or not anything was heard of it.
+_UNAVAILABLE_AGAIN: Final = timedelta(minutes=10)
+_SOON: Final = timedelta(seconds=1)
 # The VM of a finished pool is missing from its list of machines for moments only.
 _INSTANCE_AGAIN: Final = timedelta(seconds=15)
 
@@ -58,8 +84,9 @@ def _refusal(view: View) -> Refusal | None:
     spec = view.claim.spec
     if spec is None:
         return Refusal(reason=INVALID_SPEC, message=f"{view.claim.spec_error}. Write a new claim.")
-    if isinstance(view.offer, Refusal):
-        return view.offer
+    refusal = view.placement.refusal
+    if refusal is not None and (view.is_region_known or refusal.reason not in _NEED_SIZES):
+        return refusal
     return check(view.claim, spec)
 
 
@@ -79,9 +106,10 @@ def _follow(view: View, draft: Draft, pool: AgentPool) -> None:
     if not view.owns(pool):
         _evade(view, draft, pool)
         return
+    offer = _offer_of(view, pool)
     if view.claim.agent_pool != pool.name or not view.claim.has_finalizer:
         # A pool of the peer's, or of a claim restored without its annotations: adopt it, whatever state it is in.
-        _record(view, draft, pool.name)
+        _record(view, draft, pool.name, offer=offer)
     joined = view.joined_nodes
     if joined and not pool.is_deleting:
         # A node counts from the moment it joins, not from the end of the ARM operation.
@@ -93,11 +121,24 @@ def _follow(view: View, draft: Draft, pool: AgentPool) -> None:
     elif pool.is_succeeded and view.instance_id:
         _launched(view, draft, provider_id=view.instance_id)
     elif pool.is_succeeded:
-        _creating(view, draft, pool.name)
+        _creating(view, draft, pool.name, offer=offer)
         draft.azure = FindInstance(name=pool.name)
         draft.look_again(_INSTANCE_AGAIN)
     else:
-        _creating(view, draft, pool.name)
+        _creating(view, draft, pool.name, offer=offer)
+
+
+def _offer_of(view: View, pool: AgentPool) -> Offer | None:
+    """Return the offer that the pool was asked for as; of a pool that the claim does not allow, what it does allow."""
+    return next(
+        (
+            offer
+            for offer in view.placement.offers
+            if offer.size.name.lower() == pool.vm_size.lower()
+            and (offer.capacity_type == names.CAPACITY_TYPE_SPOT) == pool.spot
+        ),
+        view.offer,
+    )
 
 
 def _launched(view: View, draft: Draft, *, provider_id: str) -> None:
@@ -120,7 +161,7 @@ def _evade(view: View, draft: Draft, pool: AgentPool) -> None:
         return
     alternative = pool_name(view.claim.name, alternative=True)
     if view.pool_name != alternative:
-        _record(view, draft, alternative)
+        _record(view, draft, alternative, offer=view.offer)
         draft.refresh = True
         return
     draft.conditions.set_unknown(
@@ -148,7 +189,20 @@ def _clear_failed(view: View, draft: Draft, pool: AgentPool) -> None:
     """Delete a pool whose creation failed: Azure keeps it, it counts against the limits and blocks its name."""
     failure = classify_provisioning_error(pool.error) if pool.error else _UNEXPLAINED
     _report(draft, failure)
-    _delete(view, draft, pool, cause=failure)
+    if concerns_offer(failure):
+        # The next offer is asked for once the pool is gone: it has the name, and counts against the limits.
+        draft.unavailable = Unavailable(keys=_keys(pool), failure=failure)
+        _delete(view, draft, pool)
+    else:
+        _delete(view, draft, pool, cause=failure)
+
+
+def _keys(pool: AgentPool) -> tuple[OfferKey, ...]:
+    capacity_type = names.CAPACITY_TYPE_SPOT if pool.spot else names.CAPACITY_TYPE_ON_DEMAND
+    return tuple(
+        OfferKey(size=pool.vm_size.lower(), zone=zone, capacity_type=capacity_type)
+        for zone in pool.zones or (REGIONAL_ZONE,)
+    )
 
 
 def _delete(view: View, draft: Draft, pool: AgentPool, *, cause: Failure | None = None) -> None:
@@ -166,44 +220,86 @@ def _create(view: View, draft: Draft) -> None:
         if view.waits_until_retry(CreatePool):
             draft.look_again(view.setback.retry_at - view.now)
             return
+    if not view.is_quota_known:
+        draft.wants_quota = True
+        return
     spec, offer = view.claim.spec, view.offer
-    if spec is None or isinstance(offer, Refusal):
-        # Recorded by an earlier version of us or the claim's size left the list meanwhile: nothing exists, say why.
-        refusal = _refusal(view) or Refusal(reason=INVALID_SPEC, message=view.claim.spec_error)
-        draft.conditions.set_false(LAUNCHED, reason=refusal.reason, message=refusal.message)
+    if spec is None or offer is None:
+        _explain_none(view, draft)
+        return
+    if view.is_tried_by_another:
+        draft.waits_for_another = True
+        draft.look_again(PATIENCE)
         return
     recorded = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION)
-    if not view.claim.agent_pool or not view.claim.has_finalizer or recorded != offer.size.name:
-        _record(view, draft, view.pool_name)
+    is_recorded = view.claim.agent_pool and view.claim.has_finalizer and recorded == offer.size.name
+    if not is_recorded or _outdated_labels(view, offer):
+        _record(view, draft, view.pool_name, offer=offer)
     if view.setback is None:
-        _creating(view, draft, view.pool_name)
-    draft.azure = CreatePool(name=view.pool_name, body=render(view.claim, spec, offer))
+        _creating(view, draft, view.pool_name, offer=offer)
+    draft.azure = CreatePool(name=view.pool_name, body=render(view.claim, spec, offer), offer=offer)
 
 
-def _record(view: View, draft: Draft, name: str) -> None:
+def _explain_none(view: View, draft: Draft) -> None:
+    """Say why there is nothing to ask for: nothing ever, or nothing now."""
+    unavailable = view.placement.unavailable
+    if unavailable is None:
+        # With a name recorded already, by an earlier version of us or before the size left the list.
+        refusal = _refusal(view) or Refusal(reason=INVALID_SPEC, message=view.claim.spec_error)
+        draft.conditions.set_false(LAUNCHED, reason=refusal.reason, message=refusal.message)
+        draft.look_again(_REFUSED_AGAIN)
+        return
+    draft.conditions.set_false(LAUNCHED, reason=unavailable.kind.reason, message=unavailable.message)
+    # Usages tell when quota was freed, and then every waiting claim is looked at.
+    draft.wants_quota = any(left.because is Because.QUOTA for left in view.placement.left_out)
+    again = view.placement.again_at
+    draft.look_again(max(again - view.now, _SOON) if again is not None else _UNAVAILABLE_AGAIN)
+
+
+def _record(view: View, draft: Draft, name: str, *, offer: Offer | None) -> None:
     draft.add_finalizer = not view.claim.has_finalizer
     draft.annotations[names.AGENT_POOL_ANNOTATION] = name
-    if isinstance(view.offer, Offer):
-        before, size = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION), view.offer.size.name
-        draft.annotations[names.INSTANCE_TYPE_ANNOTATION] = size
-        wanted = launch_labels(view.claim, view.offer, location=view.location)
-        draft.labels |= {key: value for key, value in wanted.items() if key not in view.claim.labels}
-        if before is not None and before != size:
-            # Asked for anew with another size: the labels that the first one gave go with it.
-            sizes = (names.INSTANCE_TYPE_LABEL, names.SKU_NAME_LABEL)
-            draft.labels |= {key: size for key in sizes if view.claim.labels.get(key) == before}
-        draft.notices += [Notice(reason="InstanceTypeNote", message=note) for note in view.offer.notes]
+    if offer is None:
+        return
+    if view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION) != offer.size.name:
+        draft.notices += [Notice(reason="InstanceTypeNote", message=note) for note in offer.notes]
+    draft.annotations[names.INSTANCE_TYPE_ANNOTATION] = offer.size.name
+    wanted = launch_labels(view.claim, offer, location=view.location)
+    draft.labels |= {key: value for key, value in wanted.items() if key not in view.claim.labels}
+    draft.labels |= _outdated_labels(view, offer)
 
 
-def _creating(view: View, draft: Draft, name: str) -> None:
+def _outdated_labels(view: View, offer: Offer) -> dict[str, str | None]:
+    """Return what has to change of the labels that an earlier offer gave the claim, None for what has to go.
+
+    A size's name is the earlier offer's where it is the one recorded; whatever else the author wrote there stays.
+    """
+    claim, recorded = view.claim, view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION)
+    if recorded is None:
+        return {}
+    given = dict(offer.labels) | ({names.ZONE_LABEL: offer.zone_label} if offer.zone_label else {})
+    changes: dict[str, str | None] = {
+        key: value
+        for key, value in given.items()
+        if key.startswith(_OF_OFFERS)
+        and key in claim.labels
+        and claim.labels[key] != value
+        and (key not in _SIZE_NAMES or claim.labels[key] == recorded)
+    }
+    if not offer.zone_label and names.ZONE_LABEL in claim.labels:
+        changes[names.ZONE_LABEL] = None
+    return changes
+
+
+def _creating(view: View, draft: Draft, name: str, *, offer: Offer | None) -> None:
     what = ""
-    if isinstance(view.offer, Offer):
-        offer = view.offer
+    if offer is not None:
         disk = f"{offer.os_disk_gib} GiB OS disk" if offer.os_disk_gib else "Azure's default OS disk"
         where = f"zone {' or '.join(offer.zones)}" if offer.zones else "regional"
         what = f" ({offer.size.name}, {offer.capacity_type}, {where}, {disk})"
+    node = "A GPU node" if view.size is None or view.size.gpu_count else "A node"
     draft.conditions.set_unknown(
         LAUNCHED,
         reason=CREATING,
-        message=f"Azure is creating agent pool {name}{what}. A GPU node usually joins within 5 to 10 minutes.",
+        message=f"Azure is creating agent pool {name}{what}. {node} usually joins within 5 to 10 minutes.",
     )

@@ -47,6 +47,9 @@ def _finish(view: View, draft: Draft) -> Step:
         deleted_nodes=draft.deleted_nodes,
         release=draft.release,
         setback=draft.setback,
+        unavailable=draft.unavailable,
+        wants_quota=draft.wants_quota,
+        waits_for_another=draft.waits_for_another,
         settled=draft.settled,
         notices=(*draft.notices, *_notices(view, draft, changed)),
         again_after=draft.again_after,
@@ -82,6 +85,9 @@ def _notices(view: View, draft: Draft, changed: list[Condition]) -> list[Notice]
         if condition.type == READY and condition.status != "True":
             continue
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if old is not None and old.reason == condition.reason and condition.reason in _FAILURES:
+            # It was told when it happened; now it turns out that there is nothing else to be had either.
             continue
         if condition.reason in _FAILURES or (condition.status == "False" and condition.reason != AWAITING_REASON):
             notices.append(Notice(reason=condition.reason, message=condition.message, is_warning=True))

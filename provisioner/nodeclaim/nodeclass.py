@@ -1,4 +1,4 @@
-"""KaitoNodeClass: its Ready condition. The class has no fields to check, so every one is ready as it is. Pure."""
+"""KaitoNodeClass: what it says about nodes, and its Ready condition. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,8 +6,15 @@ from typing import Any, Final
 
 from provisioner.apis.conditions import READY
 from provisioner.apis.times import format_time
+from provisioner.placement.market import Preference
 
 _MESSAGE: Final = "The class has no fields that could be wrong."
+
+
+def preference(raw: Mapping[str, Any] | None) -> Preference:
+    """Return in which order a claim's sizes are tried; a class that does not exist prefers the cheapest."""
+    spec = (raw or {}).get("spec")
+    return "Listed" if isinstance(spec, Mapping) and spec.get("sizePreference") == "Listed" else "Price"
 
 
 def ready_status(raw: Mapping[str, Any], *, now: datetime) -> dict[str, Any] | None:

@@ -28,7 +28,19 @@ _BACKOFF: Final = {
     FailureClass.INTERNAL: _Backoff(timedelta(seconds=5), timedelta(minutes=2)),
 }
 _MAX_DOUBLINGS: Final = 16
+# What these say is true for every claim that asks for the same.
+_OF_OFFERS: Final = frozenset(
+    {FailureClass.QUOTA, FailureClass.CAPACITY, FailureClass.ZONE, FailureClass.SKU_RESTRICTED}
+)
 _JITTER: Final = 0.2
+
+
+def concerns_offer(failure: Failure) -> bool:
+    """Tell whether a failure is about what was asked for, so that another offer may do better and others should know.
+
+    A subnet without addresses is a quota of Azure's too, and the same for every size.
+    """
+    return failure.kind in _OF_OFFERS and (failure.kind is not FailureClass.QUOTA or failure.shortage is not None)
 
 
 def retry_delay(failure: Failure, *, attempts: int, luck: float) -> timedelta:

@@ -1,12 +1,14 @@
-"""What is learned once about the cluster and its region: where it is, and which VM sizes exist there."""
+"""What is learned about the cluster and its region: where it is, which VM sizes exist there and what they cost."""
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Final
 
 from provisioner.apis.failure import Failure, FailureClass
 from provisioner.azure.agentpools import AgentPools, ArmFailure, ManagedCluster
+from provisioner.azure.prices import Prices, PricesUnavailable
 from provisioner.azure.skus import SkuCatalogue
 from provisioner.nodeclaim.sizes import KnownSizes, NothingListed
 from provisioner.settings import SettingError
@@ -16,25 +18,38 @@ _log: Final = logging.getLogger(__name__)
 # Azure adds and retires sizes by the month; Karpenter reads its list as often.
 _SKUS_EVERY: Final = 12 * 3600.0
 _SKUS_RETRY: Final = 600.0
+# Prices change by the month, and those that are built in serve as well while there are none.
+_PRICES_EVERY: Final = 12 * 3600.0
+_PRICES_RETRY: Final = 3600.0
 _NOT_FOUND: Final = 404
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 
 
 class Region:
-    """Location and VM sizes, once `run` has learned them. `tried` is set when Azure was asked, in vain or not."""
+    """Location, VM sizes and prices, once `run` has learned them.
+
+    `tried` is set when Azure was asked, in vain or not; `located` when it has told where the cluster is.
+    """
 
     def __init__(
-        self, *, arm: AgentPools, sizes_of: Callable[[str], SkuCatalogue], on_news: Callable[[], None]
+        self,
+        *,
+        arm: AgentPools,
+        sizes_of: Callable[[str], SkuCatalogue],
+        prices_of: Callable[[str], Prices],
+        on_news: Callable[[], None],
     ) -> None:
-        """Take the gateway, a maker of a location's list of sizes, and whom to tell when something was learned."""
+        """Take the gateway, makers of a location's lists, and whom to tell when something was learned."""
         self._arm = arm
         self._sizes_of = sizes_of
+        self._prices_of = prices_of
         self._on_news = on_news
         self._cluster: ManagedCluster | None = None
         self._failure: Failure | None = None
         self._skus_tried = False
         self.tried = asyncio.Event()
+        self.located = asyncio.Event()
         self.sizes = KnownSizes(NothingListed())
 
     @property
@@ -74,12 +89,30 @@ class Region:
                 await asyncio.sleep(max(pause, error.failure.retry_after or 0.0))
                 pause = min(pause * 2, _LONGEST_PAUSE)
         self.tried.set()
+        self.located.set()
         self._failure = None
-        listed = self._sizes_of(self._cluster.location)
-        self.sizes = KnownSizes(listed)
+        listed, prices = self._sizes_of(self._cluster.location), self._prices_of(self._cluster.location)
+        self.sizes = KnownSizes(listed, prices=prices)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_sizes(listed))
+            group.create_task(self._keep_prices(prices))
+
+    async def _keep_sizes(self, listed: SkuCatalogue) -> None:
         while True:
             pause = await self._learn_sizes(listed)
             await asyncio.sleep(pause)
+
+    async def _keep_prices(self, prices: Prices) -> None:
+        while prices.is_on:
+            try:
+                await prices.refresh()
+            except PricesUnavailable as error:
+                _log.info("no current prices; those that are built in are used", extra={"error": str(error)})
+                pause = _PRICES_RETRY
+            else:
+                pause = _PRICES_EVERY
+            # Public and anonymous: not all controllers of the world at the same minute.
+            await asyncio.sleep(pause * (1 + random.random() / 10))  # noqa: S311 -- spreads load, guards nothing
 
     async def _learn_sizes(self, listed: SkuCatalogue) -> float:
         try:

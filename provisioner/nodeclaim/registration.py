@@ -44,9 +44,14 @@ def register(view: View, draft: Draft) -> None:
     conditions.set_true(REGISTERED)
 
 
-def _sync(claim: NodeClaim, node: Node, *, new_labels: Mapping[str, str]) -> dict[str, Any]:
+def _sync(claim: NodeClaim, node: Node, *, new_labels: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the merge patch that puts the claim's labels, annotations, taints and ownership on the Node."""
-    labels = {**new_labels, **claim.labels, names.REGISTERED_LABEL: "true"}
+    taken_back = {key for key, value in new_labels.items() if value is None}
+    labels = {
+        **{key: value for key, value in new_labels.items() if value is not None},
+        **{key: value for key, value in claim.labels.items() if key not in taken_back},
+        names.REGISTERED_LABEL: "true",
+    }
     annotations = {key: value for key, value in claim.annotations.items() if not _is_bookkeeping(key)}
     metadata: dict[str, Any] = {}
     if missing := _missing(labels, node.labels):

@@ -9,14 +9,17 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from provisioner.azure.agentpools import AgentPools
-from provisioner.azure.cloud import cloud_for
+from provisioner.azure.budget import Wait
+from provisioner.azure.connect import connect
 from provisioner.azure.inventory import Inventory
-from provisioner.azure.session import AzureSession, AzureTarget, CallRecord, Credentials
+from provisioner.azure.prices import Prices
+from provisioner.azure.session import AzureSession, CallRecord
 from provisioner.azure.skus import SkuCatalogue
+from provisioner.azure.usages import Usages
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import Gone, KubeError, KubeGateway
 from provisioner.kube.health import HealthServer
@@ -25,9 +28,12 @@ from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
 from provisioner.kube.watch import Callbacks, run_watch
 from provisioner.nodeclaim.actuator import Actuator
+from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key, run_workers
+from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
+from provisioner.placement.memory import OfferMemory
 from provisioner.settings import SettingError, Settings
 
 _log: Final = logging.getLogger(__name__)
@@ -78,6 +84,12 @@ def _session(settings: Settings, metrics: Registry) -> AzureSession:
         labels=("operation",),
     )
 
+    waits = metrics.counter(
+        "gpu_provisioner_arm_waits_total",
+        text="Calls to Azure Resource Manager that were held back: for a Retry-After of Azure's, or by our own budget.",
+        labels=("operation", "by"),
+    )
+
     def on_call(call: CallRecord) -> None:
         calls.inc(operation=call.operation, status=str(call.status or call.error))
         seconds.observe(call.seconds, operation=call.operation)
@@ -92,30 +104,10 @@ def _session(settings: Settings, metrics: Registry) -> AzureSession:
             },
         )
 
-    try:
-        cloud = cloud_for(
-            settings.cloud,
-            endpoint=settings.arm_endpoint or None,
-            authority=settings.authority_host or None,
-            audience=settings.arm_audience or None,
-        )
-    except ValueError as error:
-        raise SettingError(f"AZURE_CLOUD, ARM_ENDPOINT or AZURE_AUTHORITY_HOST is wrong: {error}") from error
-    return AzureSession(
-        cloud=cloud,
-        target=AzureTarget(
-            subscription_id=settings.subscription_id,
-            resource_group=settings.resource_group,
-            cluster_name=settings.cluster_name,
-        ),
-        credentials=Credentials(
-            tenant_id=settings.tenant_id,
-            client_id=settings.client_id,
-            federated_token_file=str(settings.federated_token_file or ""),
-            deployment_mode=settings.deployment_mode,
-        ),
-        on_call=on_call,
-    )
+    def on_wait(operation: str, wait: Wait) -> None:
+        waits.inc(operation=operation, by="azure" if wait.by_azure else "own-budget")
+
+    return connect(settings, on_call=on_call, on_wait=on_wait)
 
 
 class _Operation:
@@ -147,7 +139,23 @@ class _Operation:
         self._region = Region(
             arm=self._arm,
             sizes_of=lambda location: SkuCatalogue(session, location=location, clock=time.monotonic),
+            prices_of=lambda location: Prices(location=location, endpoint=settings.price_list, clock=time.monotonic),
             on_news=lambda: self._controller.look_at_all(),
+        )
+        memory, asks = OfferMemory(capacity=timedelta(seconds=settings.capacity_retry)), Asks()
+
+        async def usages() -> Usages:
+            await self._region.located.wait()
+            return Usages(session, location=self._region.location, clock=time.monotonic)
+
+        self._quotas = Quotas(
+            reader=usages,
+            clock=time.monotonic,
+            now=_now,
+            on_news=lambda: self._controller.look_at_waiting(),
+            on_freed=lambda usage: memory.forget(lambda shortage: shortage.usage == usage, as_of=_now()),
+            interval=settings.quota_interval,
+            metrics=metrics,
         )
         self._actuator = Actuator(
             kube=kube,
@@ -155,6 +163,9 @@ class _Operation:
             arm=self._arm,
             notes=self._inventory,
             recorder=recorder,
+            memory=memory,
+            asks=asks,
+            quotas=self._quotas,
             now=_now,
             rng=rng,
             metrics=metrics,
@@ -166,6 +177,9 @@ class _Operation:
             inventory=self._inventory,
             actuator=self._actuator,
             region=self._region,
+            quotas=self._quotas,
+            memory=memory,
+            asks=asks,
             now=_now,
             metrics=metrics,
             wait_for_gpus=settings.wait_for_gpus,
@@ -193,7 +207,7 @@ class _Operation:
             ready=self._unready,
             metrics=self._metrics,
         )
-        async with _served(health), _background(self._region.run(), self._inventory.run()):
+        async with _served(health), _background(self._region.run(), self._quotas.run(), self._inventory.run()):
             with contextlib.suppress(TimeoutError):
                 # For a wrong setting to end the process before anything else has begun.
                 async with asyncio.timeout(_FIRST_ANSWER):

@@ -13,7 +13,8 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label, pool_name
-from provisioner.placement.offer import Offer, Refusal, Size
+from provisioner.placement.market import Offer, OfferKey, Placement
+from provisioner.placement.size import Size
 
 
 class Pools(Protocol):
@@ -36,7 +37,10 @@ class Pools(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Setback:
-    """Azure's last refusal of what a claim needs; kept in memory only, a restart asks Azure again."""
+    """Azure's last refusal of a request that says nothing about the offer asked for.
+
+    Kept in memory only, a restart asks Azure again. What says something about an offer is remembered for all claims.
+    """
 
     failure: Failure
     request: type["CreatePool"] | type["DeletePool"]
@@ -49,7 +53,8 @@ class View:
     """Everything that a decision about one claim rests on.
 
     `is_region_known` is False until the cluster's location and sizes were asked for: no pool is asked for before;
-    `region_failure` says why they are not known.
+    `region_failure` says why they are not known. `is_quota_known` is False while newer usages are being read.
+    `is_tried_by_another` says that somebody else is finding out whether the best offer can be had.
     `recorded_size` is what the claim's pool was asked for with, which later lists of sizes do not change.
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it.
@@ -58,10 +63,12 @@ class View:
     claim: NodeClaim
     nodes: tuple[Node, ...]
     pools: Pools
-    offer: Offer | Refusal
+    placement: Placement
     now: datetime
     location: str = ""
     is_region_known: bool = True
+    is_quota_known: bool = True
+    is_tried_by_another: bool = False
     region_failure: Failure | None = None
     recorded_size: Size | None = None
     setback: Setback | None = None
@@ -88,7 +95,12 @@ class View:
     @property
     def size(self) -> Size | None:
         """Return the VM size of the claim's pool, recorded or to be asked for."""
-        return self.recorded_size or (self.offer.size if isinstance(self.offer, Offer) else None)
+        return self.recorded_size or (self.offer.size if self.offer else None)
+
+    @property
+    def offer(self) -> Offer | None:
+        """Return what Azure is to be asked for, None where there is nothing to ask for."""
+        return self.placement.best
 
     @property
     def joined_nodes(self) -> tuple[Node, ...]:
@@ -118,6 +130,7 @@ class CreatePool:
 
     name: str
     body: Mapping[str, Any]
+    offer: Offer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +156,14 @@ class NodePatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unavailable:
+    """What Azure has failed to deliver: nobody asks for it again for a while."""
+
+    keys: tuple[OfferKey, ...]
+    failure: Failure
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notice:
     """A Kubernetes Event about the claim."""
 
@@ -156,7 +177,8 @@ class Step:
     """What is to be done now, carried out in the order of the fields; the first that fails ends it.
 
     The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
-    is labelled before the claim says so, the finalizer goes last.
+    is labelled before the claim says so, the finalizer goes last. `unavailable` and the two wishes are for the
+    controller's memory, and touch neither Azure nor Kubernetes.
     """
 
     metadata: Mapping[str, Any] | None = None
@@ -166,6 +188,9 @@ class Step:
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     setback: Failure | None = None
+    unavailable: Unavailable | None = None
+    wants_quota: bool = False
+    waits_for_another: bool = False
     settled: bool = False
     notices: tuple[Notice, ...] = ()
     again_after: timedelta | None = None
@@ -177,7 +202,7 @@ class Draft:
     """The Step in the making: the phases fill it one after the other."""
 
     conditions: ConditionSet
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str | None] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     add_finalizer: bool = False
     status: dict[str, Any] = field(default_factory=dict)
@@ -186,6 +211,9 @@ class Draft:
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     setback: Failure | None = None
+    unavailable: Unavailable | None = None
+    wants_quota: bool = False
+    waits_for_another: bool = False
     settled: bool = False
     notices: list[Notice] = field(default_factory=list)
     again_after: timedelta | None = None

@@ -33,6 +33,11 @@ class Remembered:
     at: datetime
     until: datetime
 
+    @property
+    def forgotten_at(self) -> datetime:
+        """Return when the failure means nothing any more: after `until` it counts for as long again."""
+        return self.until + (self.until - self.at)
+
 
 class Memory(Protocol):
     """The failures of offers, shared by all claims."""
@@ -110,6 +115,7 @@ class Because(StrEnum):
     UNKNOWN = "unknown"
     REQUIREMENT = "requirement"
     TOO_SMALL = "too-small"
+    ONLY_BY_NAME = "only-by-name"
     RESTRICTED = "restricted"
     ZONE = "zone"
     QUOTA = "quota"

@@ -35,6 +35,10 @@ class Size:
     retired: str = ""
     successors: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        # What is derived of a size is cached by it; hashing all of its fields costs more than that saves.
+        return hash(self.name)
+
 
 class Sizes(Protocol):
     """The VM sizes that are known: from Azure's list of the region, and from what is built in."""

@@ -15,7 +15,9 @@ from provisioner.apis.times import format_time
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label
 from provisioner.nodeclaim.view import CreatePool, DeletePool, Setback, View
-from provisioner.placement.offer import Offer, Refusal, Size, choose
+from provisioner.placement.market import Market, Memory, Offer, Placement, Quota, Refusal, Unknown
+from provisioner.placement.place import place
+from provisioner.placement.size import Size
 
 CREATED = datetime(2026, 11, 21, 4, 34, 24, tzinfo=UTC)
 NOW = CREATED + timedelta(seconds=2)
@@ -276,35 +278,46 @@ class Region:
     def are_complete(self) -> bool:
         return self.complete
 
-    def all_names(self) -> Collection[str]:
-        return [size.name for size in self.sizes]
+    def all(self) -> Collection[Size]:
+        return self.sizes
 
 
 REGION = Region()
 
 
+def market(
+    *, sizes: Region = REGION, quota: Quota | None = None, memory: Memory | None = None, now: datetime = NOW
+) -> Market:
+    """Return what there is to choose from; without quota and memory everything can be had."""
+    unknown = Unknown()
+    # By identity: an empty memory is false.
+    known = unknown if memory is None else memory
+    return Market(sizes=sizes, now=now, location=LOCATION, quota=quota or unknown, memory=known)
+
+
+def placement_of(claim: NodeClaim, **of_market: Any) -> Placement:
+    """Return what a claim can be given; one without a readable spec is refused for that."""
+    if claim.spec is None:
+        return Placement(refusal=Refusal(reason="InvalidSpec", message=claim.spec_error))
+    return place(claim.spec, market=market(**of_market))
+
+
 def offer_of(claim: NodeClaim, *, sizes: Region = REGION) -> Offer:
     """Return what Azure is asked for on behalf of a claim that can be served."""
-    chosen = choose(spec_of(claim), sizes=sizes)
-    assert isinstance(chosen, Offer), chosen
-    return chosen
+    chosen = placement_of(claim, sizes=sizes)
+    assert chosen.best is not None, chosen
+    return chosen.best
 
 
 def view(
-    claim: NodeClaim, *nodes: Node, pools: Listed | None = None, offer: Offer | Refusal | None = None, **changes: Any
+    claim: NodeClaim, *nodes: Node, pools: Listed | None = None, placement: Placement | None = None, **changes: Any
 ) -> View:
-    """Return a view of the claim in a region that is known; a claim without a readable spec is refused for that."""
-    if offer is None:
-        offer = (
-            choose(claim.spec, sizes=REGION)
-            if claim.spec is not None
-            else Refusal(reason="InvalidSpec", message=claim.spec_error)
-        )
+    """Return a view of the claim in a region that is known."""
     return View(
         claim=claim,
         nodes=nodes,
         pools=pools if pools is not None else Listed(),
-        offer=offer,
+        placement=placement if placement is not None else placement_of(claim),
         **{"now": NOW, "location": LOCATION, **changes},
     )
 

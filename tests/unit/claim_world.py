@@ -19,7 +19,18 @@ from provisioner.apis.times import format_time
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
 from provisioner.nodeclaim.lifecycle import reconcile
-from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, NodePatch, Setback, Step, View
+from provisioner.nodeclaim.policy import concerns_offer
+from provisioner.nodeclaim.view import (
+    CreatePool,
+    DeletePool,
+    FindInstance,
+    NodePatch,
+    Setback,
+    Step,
+    Unavailable,
+    View,
+)
+from provisioner.placement.memory import CAPACITY, OfferMemory
 from tests.unit.builders import (
     GPU_TAINT,
     NOT_READY_TAINT,
@@ -27,6 +38,7 @@ from tests.unit.builders import (
     Listed,
     failure,
     kaito_claim,
+    placement_of,
     pool_of_put,
     provider_id,
     raw_node,
@@ -64,6 +76,7 @@ class World:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.now: datetime = NOW
         self.setback: Setback | None = None
+        self.memory = OfferMemory()
         self.instance_id = ""
         # What Azure answers to a PUT or DELETE, and whether its list of pools can be had and shows VMs.
         self.refusal: Failure | None = None
@@ -88,6 +101,7 @@ class World:
             self.claim,
             *map(parse_node, self.nodes.values()),
             pools=Listed(dict(self.pools)) if self.is_listed else Listed(unknown=doubtful),
+            placement=placement_of(self.claim, memory=self.memory, now=self.now),
             now=self.now,
             setback=self.setback,
             instance_id=self.instance_id,
@@ -106,7 +120,7 @@ class World:
                     carry_out(value, step)
         except Crash:
             # What was only remembered is lost; the next look is the restarted controller's.
-            self.crash_in, self.setback, self.instance_id = None, None, ""
+            self.crash_in, self.setback, self.instance_id, self.memory = None, None, "", OfferMemory()
         return step
 
     def settle(self) -> Step | None:
@@ -178,6 +192,9 @@ class World:
             assert node.is_ready
             assert node.labels["karpenter.sh/initialized"] == "true"
 
+    def _do_unavailable(self, unavailable: Unavailable, _: Step) -> None:
+        self.memory.remember(unavailable.keys, failure=unavailable.failure, now=self.now)
+
     def _do_notices(self, notices: tuple[Any, ...], _: Step) -> None:
         self.events += [("Warning " if notice.is_warning else "") + notice.reason for notice in notices]
 
@@ -197,7 +214,10 @@ class World:
                 assert not self.pools[request.name].is_deleting
                 self._write(f"delete {request.name}")
         if self.refusal is not None:
-            self._set_back(type(request), self.refusal)
+            if isinstance(request, CreatePool) and concerns_offer(self.refusal):
+                self.memory.remember(request.offer.keys, failure=self.refusal, now=self.now)
+            else:
+                self._set_back(type(request), self.refusal)
         elif isinstance(request, CreatePool):
             self.creations += 1
             self.pools[request.name] = pool_of_put(request.name, request.body)
@@ -292,7 +312,8 @@ class World:
             self.settle()
 
     def retry_is_due(self) -> None:
-        self.now += RETRY
+        """Let pass what Azure's last refusal of this claim asks for, and what is remembered of the size."""
+        self.now += max(RETRY, CAPACITY)
 
 
 # The stages of a claim's life, each to be had from a new world.

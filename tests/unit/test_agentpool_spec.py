@@ -13,7 +13,7 @@ from provisioner.apis import names
 from provisioner.apis.agentpool import POOL_NAME
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.agentpool_spec import check, creation_timestamp_label, launch_labels, pool_name, render
-from provisioner.placement.offer import Refusal
+from provisioner.placement.market import Refusal
 from tests.unit.builders import (
     A100,
     CREATED,

@@ -92,11 +92,46 @@ def test_control_characters_do_not_get_through() -> None:
         flat("X", "https://" * 8_000),
         flat("X", "Bearer " * 9_000),
         flat("X", "action '" * 8_000),
+        flat("X", "zone(s) 1" + ",1" * 20_000),
+        flat("X", "Code=" + "\\" * 30_000),
+        '{"code": "X", "message": "' + "\\\\" * 20_000,
+        '{"message": "' * 5_000,
         "\ud800",
     ],
 )
 def test_hostile_bodies_end_in_a_failure(body: str) -> None:
     assert refuse(400, body).kind is FailureClass.INVALID
+
+
+@pytest.mark.parametrize(
+    ("cut_after", "code", "says"),
+    [
+        ('"QuotaExc', "", ""),
+        ("The \\", "QuotaExceeded", "The"),
+        ("failed.", "QuotaExceeded", 'The "operation" failed.'),
+        ('"OperationNotAllowed"', "OperationNotAllowed", 'The "operation" failed.'),
+        ("more, and", "OperationNotAllowed", 'Not "one" more, and'),
+        ('"target"', "OperationNotAllowed", 'Not "one" more, and so on'),
+    ],
+)
+def test_what_a_body_says_before_it_is_cut_off_counts(cut_after: str, code: str, says: str) -> None:
+    detail = {"code": "OperationNotAllowed", "message": 'Not "one" more, and so on', "target": "x"}
+    whole = nested("QuotaExceeded", 'The "operation" failed.', details=[detail])
+    failure = refuse(400, whole[: whole.index(cut_after) + len(cut_after)])
+    assert failure.kind is (FailureClass.QUOTA if code else FailureClass.INVALID)
+    assert failure.code == code
+    assert failure.message.endswith(says)
+
+
+def test_the_error_of_an_operation_is_read_as_any_other() -> None:
+    operation = {
+        "name": "3f5c1e0e-0000-4000-8000-000000000000",
+        "status": "Failed",
+        "error": {"code": "SkuNotAvailable", "message": "Standard_NC6 has failed for Capacity Restrictions."},
+    }
+    failure = refuse(200, json.dumps(operation))
+    assert (failure.kind, failure.code) == (FailureClass.SKU_RESTRICTED, "SkuNotAvailable")
+    assert failure.message.startswith("Standard_NC6 cannot be had now: a capacity restriction, which may pass.")
 
 
 def test_details_that_nest_without_end_are_read_to_a_depth() -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.failure import Failure, FailureClass
-from provisioner.azure.errors import ArmFailure
+from provisioner.azure.budget import Wait
+from provisioner.azure.errors import ArmFailure, Postponed
 from provisioner.azure.inventory import Inventory, Lookup
 from tests.unit.virtual_time import now, virtual_time
 
@@ -405,3 +406,64 @@ async def test_the_loop_recovers_from_failures() -> None:
     asyncio.get_running_loop().call_later(2, mend)
     assert await run_for(bench, 70) == [0, 1, 3, 63]
     assert bench.inventory.lookup("a") is Lookup.ABSENT
+
+
+# Kept back by our own budget
+
+
+def postponed(seconds: float, *, by_azure: bool = False) -> Postponed:
+    return Postponed(Wait(seconds=seconds, by_azure=by_azure))
+
+
+def let_through(bench: Bench, *, at: float, pools: tuple[AgentPool, ...] = ()) -> None:
+    def mend() -> None:
+        bench.azure.error, bench.azure.pools = None, pools
+
+    asyncio.get_running_loop().call_later(at, mend)
+
+
+@virtual_time
+async def test_a_list_that_is_kept_back_comes_later_and_is_no_failure() -> None:
+    bench = Bench()
+    bench.azure.error = postponed(3)
+    let_through(bench, at=4, pools=(pool("a"),))
+    await bench.inventory.refresh()
+    assert bench.azure.times == [0, 3, 6]
+    assert bench.inventory.lookup("a") == pool("a")
+    assert bench.inventory.listed_at == 6
+    assert bench.inventory.failure is None
+    assert not bench.inventory.is_throttled
+    assert bench.changes == [{"a"}]
+
+
+@virtual_time
+async def test_a_note_made_while_a_list_is_kept_back_is_older_than_the_list() -> None:
+    bench = Bench()
+    bench.azure.error = postponed(10)
+    let_through(bench, at=9)
+    bench.inventory.note_created(pool("a", "Creating"))
+    await bench.inventory.refresh()
+    assert bench.inventory.lookup("a") is Lookup.ABSENT
+
+
+@virtual_time
+async def test_a_pause_that_azure_wants_is_told_to_those_who_wait_for_the_list() -> None:
+    bench = Bench()
+    bench.inventory.lookup("a")
+    bench.azure.error = postponed(30, by_azure=True)
+    let_through(bench, at=10)
+    refreshing = asyncio.create_task(bench.inventory.refresh())
+    await asyncio.sleep(1)
+    assert bench.inventory.failure is not None
+    assert bench.inventory.failure.message == "Azure throttles its API for another 30 s; it is tried again then."
+    assert bench.changes == [{"a"}]
+    await refreshing
+    assert bench.inventory.failure is None
+
+
+@virtual_time
+async def test_the_pace_counts_from_when_a_list_was_sent() -> None:
+    bench = Bench(busy=True)
+    bench.azure.error = postponed(7)
+    let_through(bench, at=6)
+    assert await run_for(bench, 20) == [0, 7, 12, 17]

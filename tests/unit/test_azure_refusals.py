@@ -5,6 +5,7 @@ import json
 import pytest
 
 from provisioner.apis.failure import Failure, FailureClass
+from provisioner.apis.quota import Scope, Shortage
 from provisioner.azure.errors import classify_response
 from tests.unit.azure_texts import cores, flat, nested
 
@@ -109,7 +110,7 @@ REFUSED: tuple[tuple[str, int, str, FailureClass, str, str], ...] = (
         flat(PREFLIGHT, "Not enough."),
         QUOTA,
         PREFLIGHT,
-        "Quota exceeded. Ask for more: https://",
+        "vCPU quota exceeded. Ask for more: https://",
     ),
     (
         "quota under the code that also means busy",
@@ -132,6 +133,22 @@ REFUSED: tuple[tuple[str, int, str, FailureClass, str, str], ...] = (
         QUOTA,
         "QuotaExceeded",
         "Total regional vCPU quota in eastus: 4 needed, 2 left (limit 10). ",
+    ),
+    (
+        "public IP addresses",
+        400,
+        nested("PublicIPCountLimitReached", "Cannot create more than 10 public IP addresses for this subscription."),
+        QUOTA,
+        "PublicIPCountLimitReached",
+        "Quota exceeded. Ask for more: https://",
+    ),
+    (
+        "quota that only the advice tells of",
+        409,
+        nested("OperationNotAllowed", "The limit is reached. Submit a request for Quota increase at https://x.y."),
+        QUOTA,
+        "OperationNotAllowed",
+        "Quota exceeded. Ask for more: https://",
     ),
     (
         "subnet full",
@@ -167,7 +184,60 @@ REFUSED: tuple[tuple[str, int, str, FailureClass, str, str], ...] = (
         ),
         ZONE,
         "AvailabilityZoneNotSupported",
-        "Zone 2 cannot be used here (AKS supports: empty). ",
+        "Zone 2 cannot be used here (AKS supports: empty). Ask for another zone, or for none.",
+    ),
+    (
+        "zones refused, as the preflight quotes",
+        400,
+        flat(
+            "AvailabilityZoneNotSupported",
+            "Preflight validation check for resource(s) for container service c in resource group rg failed. Message: "
+            "The zone(s) '2, 3' for resource 'gpu1' is not supported. The supported zones for location 'eastus' are "
+            "'1'. Details: ",
+        ),
+        ZONE,
+        "AvailabilityZoneNotSupported",
+        "Zones 2, 3 cannot be used here (AKS supports: 1). Ask for another zone, or for none.",
+    ),
+    (
+        "a zone that nobody names",
+        400,
+        flat("AvailabilityZoneNotSupported", "Availability zone is not supported in region westus."),
+        ZONE,
+        "AvailabilityZoneNotSupported",
+        "The zone cannot be used here. Ask for another zone, or for none.",
+    ),
+    (
+        "VM size not for this subscription, in zones of the region",
+        409,
+        nested(
+            "SkuNotAvailable",
+            "The requested size for resource '/subscriptions/s/vm' is currently not available in location 'eastus' "
+            "zones '2' for subscription 's'. Please try another size or deploy to a different location or zones. "
+            "Please see https://aka.ms/azureskunotavailable for details.",
+        ),
+        SKU,
+        "SkuNotAvailable",
+        "The VM size is not offered to this subscription in zone 2 in eastus. Use another size or region, or ask ",
+    ),
+    (
+        "VM size not for this subscription, under a code that says nothing",
+        400,
+        flat("BadRequest", VM_SIZE),
+        SKU,
+        "BadRequest",
+        "Standard_ND96isr_H100_v5 is not offered to this subscription in westus. ",
+    ),
+    (
+        "cluster busy with a pool",
+        409,
+        flat(
+            "OperationNotAllowed",
+            "Operation is not allowed: another operation (Scaling) is in progress on agent pool (systempool).",
+        ),
+        CONFLICT,
+        "OperationNotAllowed",
+        "Azure is busy with another operation ",
     ),
     (
         "cluster busy",
@@ -239,6 +309,18 @@ REFUSED: tuple[tuple[str, int, str, FailureClass, str, str], ...] = (
         THROTTLED,
         "OperationNotAllowed",
         "Azure throttles its API",
+    ),
+    (
+        "throttled by AKS, for the whole subscription",
+        429,
+        flat(
+            "Throttled",
+            "The ListAgentPoolsHandler.GET request limit has been exceeded for SubID='s', please retry again in 7 "
+            "seconds. For more information, please visit aka.ms/aks/throttling",
+        ),
+        THROTTLED,
+        "Throttled",
+        "Azure throttles its API for another 7 s; it is tried again then.",
     ),
     (
         "token expired",
@@ -325,6 +407,26 @@ REFUSED: tuple[tuple[str, int, str, FailureClass, str, str], ...] = (
         "A resource lock on the cluster or its resource group forbids this: ",
     ),
     (
+        "machines that are not there",
+        400,
+        flat(
+            "InvalidParameter",
+            "Cannot find any valid machines to delete. Please check your input machine names. The valid machines to "
+            "delete in agent pool 'p' are: aks-p-1-vmss000000.",
+        ),
+        INVALID,
+        "InvalidParameter",
+        "Azure refuses the request as it is.",
+    ),
+    (
+        "a change that is not allowed, which is no conflict that passes",
+        409,
+        flat("PropertyChangeNotAllowed", "Changing property 'properties.vmSize' is not allowed."),
+        INVALID,
+        "PropertyChangeNotAllowed",
+        "Azure refuses the request as it is.",
+    ),
+    (
         "invalid request",
         400,
         flat("InvalidParameter", "The value of parameter agentPoolProfile.osDiskSizeGB is invalid."),
@@ -385,7 +487,38 @@ def test_refusals(status: int, body: str, kind: FailureClass, code: str, begins:
 
 def test_what_to_do_stands_in_what_clients_show() -> None:
     cases = [case for case in REFUSED if case[3] in (QUOTA, AUTH, ZONE, SKU)]
-    assert len(cases) > 15
+    assert len(cases) > 20
     for _, status, body, *_ in cases:
         shown = refuse(status, body).message[:SHOWN]
         assert any(advice in shown for advice in ("Ask for", "check ", "give it", "Use a", "run `az")), shown
+
+
+@pytest.mark.parametrize("name", ["zone refused", "zones refused, as the preflight quotes", "a zone that nobody names"])
+def test_the_zones_of_a_refusal_are_known(name: str) -> None:
+    (case,) = [case for case in REFUSED if case[0] == name]
+    expected = {"zone refused": ("2",), "zones refused, as the preflight quotes": ("2", "3")}
+    assert refuse(case[1], case[2]).zones == expected.get(name, ())
+
+
+def test_only_refusals_for_want_of_vcpus_have_a_shortage() -> None:
+    shortages = {name: refuse(status, body).shortage for name, status, body, *_ in REFUSED}
+    assert {name for name, shortage in shortages.items() if shortage is not None} == {
+        "family quota, AKS preflight",
+        "family quota, a name with spaces",
+        "regional quota, AKS preflight",
+        "spot quota, AKS preflight",
+        "quota in words that are not known",
+        "quota under the code that also means busy",
+        "quota in the details of a template error",
+    }
+    assert shortages["family quota, a name with spaces"] == Shortage(
+        scope=Scope.FAMILY, family="Standard NCASv3_T4 Family", region="westus", needed=4, left=0
+    )
+    assert shortages["spot quota, AKS preflight"] == Shortage(scope=Scope.SPOT, region="westus2", needed=24, left=3)
+    assert shortages["quota in words that are not known"] == Shortage(scope=Scope.UNKNOWN)
+    assert shortages["quota under the code that also means busy"] == Shortage(
+        scope=Scope.FAMILY, family="standardNCADSA100v4Family", region="eastus", needed=24, left=0, limit=48
+    )
+    assert shortages["quota in the details of a template error"] == Shortage(
+        scope=Scope.REGIONAL, region="eastus", needed=4, left=2, limit=10
+    )

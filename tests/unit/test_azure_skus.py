@@ -89,7 +89,6 @@ async def test_a_size_is_found_in_any_case_and_spelled_as_azure_spells_it() -> N
         memory_gib=220.0,
         gpus=1,
         architecture="amd64",
-        restricted=False,
         zones=("1", "3"),
     )
     assert sizes.names() == ("Standard_NC24ads_A100_v4",)
@@ -106,19 +105,58 @@ async def test_a_missing_gpu_capability_is_not_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("restrictions", "restricted", "zones"),
+    ("restrictions", "restricted", "zones", "closed"),
     [
-        ([], False, ("1", "3")),
-        ([restriction("Location")], True, ("1", "3")),
-        ([restriction("Zone", zones=["1"])], False, ("3",)),
-        ([restriction("Location"), restriction("Zone", zones=["1", "3"])], True, ()),
-        ([restriction("Location", locations=["westus"])], False, ("1", "3")),
-        ([{"type": "Location", "values": ["EastUS"]}], True, ("1", "3")),
+        ([], False, ("1", "3"), ()),
+        ([restriction("Location")], True, ("1", "3"), ()),
+        ([restriction("Zone", zones=["1"])], False, ("3",), ("1",)),
+        # A zone that does not have the size is not one that is closed to us.
+        ([restriction("Zone", zones=["1", "2"])], False, ("3",), ("1",)),
+        ([restriction("Location"), restriction("Zone", zones=["1", "3"])], True, (), ("1", "3")),
+        ([restriction("Location", locations=["westus"])], False, ("1", "3"), ()),
+        ([{"type": "Location", "values": ["EastUS"]}], True, ("1", "3"), ()),
     ],
 )
-async def test_restrictions(restrictions: list[Any], restricted: bool, zones: tuple[str, ...]) -> None:
+async def test_restrictions(
+    restrictions: list[Any], restricted: bool, zones: tuple[str, ...], closed: tuple[str, ...]
+) -> None:
     sku = await only(entry(restrictions=restrictions))
-    assert (sku.restricted, sku.zones) == (restricted, zones)
+    assert (sku.restricted, sku.zones, sku.closed_zones) == (restricted, zones, closed)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("NotAvailableForSubscription", "is closed to this subscription in eastus (NotAvailableForSubscription): ask "),
+        ("QuotaId", "is not part of what this kind of subscription may buy in eastus (QuotaId): use another size"),
+        ("SomethingNew", "is restricted for this subscription in eastus (SomethingNew): ask Azure for access"),
+        (None, "is restricted for this subscription in eastus (Unexplained): "),
+        ("{name} <b>\n", "is restricted for this subscription in eastus (Unexplained): "),
+    ],
+)
+async def test_a_restriction_says_why_and_what_to_do(code: str | None, says: str) -> None:
+    sku = await only(entry(restrictions=[{**restriction("Location"), "reasonCode": code}]))
+    assert sku.restriction.startswith(f"Standard_NC24ads_A100_v4 {says}")
+    assert "use another size" in sku.restriction
+
+
+@pytest.mark.parametrize(("capability", "sells_spot"), [("True", True), ("False", False), (None, True)])
+async def test_a_size_is_sold_as_spot_unless_azure_says_no(capability: str | None, sells_spot: bool) -> None:
+    sku = await only(entry(capabilities={"LowPriorityCapable": capability}))
+    assert sku.low_priority_capable is sells_spot
+
+
+async def test_whoever_derives_something_of_the_list_sees_that_it_was_read_anew() -> None:
+    session = Session(entry())
+    sizes = catalogue(session)
+    epochs = [sizes.epoch]
+    await sizes.refresh()
+    epochs.append(sizes.epoch)
+    session.error = ArmFailure(Failure(kind=FailureClass.AUTH, message="no"))
+    with pytest.raises(ArmFailure):
+        await sizes.refresh()
+    assert epochs[0] != epochs[1] == sizes.epoch
+    assert [sku.name for sku in sizes.all()] == ["Standard_NC24ads_A100_v4"]
 
 
 async def test_other_resources_and_entries_that_are_broken_are_left_out() -> None:

@@ -9,7 +9,8 @@ import yaml
 from provisioner.apis.failure import FailureClass
 from provisioner.apis.nodeclaim import parse_nodeclaim
 from provisioner.nodeclaim.sizes import KnownSizes, NothingListed
-from provisioner.placement.offer import Offer, choose
+from provisioner.placement.market import Market
+from provisioner.placement.place import place
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -39,7 +40,8 @@ def test_the_claim_of_the_readme_can_be_served() -> None:
     raw["metadata"]["uid"] = "u"
     claim = parse_nodeclaim(raw)
     assert claim.spec is not None
-    assert isinstance(choose(claim.spec, sizes=KnownSizes(NothingListed())), Offer)
+    market = Market(sizes=KnownSizes(NothingListed()), now=claim.created)
+    assert place(claim.spec, market=market).best is not None
 
 
 @pytest.mark.parametrize("reason", sorted(reasons_in_code()))

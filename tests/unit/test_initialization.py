@@ -10,7 +10,7 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.initialization import initialize
 from provisioner.nodeclaim.view import Draft, NodePatch
-from provisioner.placement.offer import Refusal
+from provisioner.placement.market import Placement, Refusal
 from tests.unit.builders import (
     A100,
     GPU_TAINT,
@@ -234,7 +234,7 @@ def test_gpus_of_amd_go_by_their_own_name() -> None:
     "changes",
     [
         {"wait_for_gpus": False},
-        {"offer": Refusal(reason="UnknownInstanceType", message="gone")},
+        {"placement": Placement(refusal=Refusal(reason="UnknownInstanceType", message="gone"))},
     ],
     ids=["by setting", "size no longer known"],
 )

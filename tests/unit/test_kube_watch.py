@@ -1,6 +1,8 @@
 """How kopf is kept: started again where it has missed a kind, stopped when told, its death passed on."""
 
 import asyncio
+import gc
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,6 +144,30 @@ async def test_watch_that_is_stopped_before_it_began_ends(
     stop = asyncio.Event()
     stop.set()
     await asyncio.wait_for(run_watch(callbacks=CALLBACKS, stop=stop), 10)
+
+
+async def test_kopf_that_dies_when_nobody_waits_for_it_any_more_is_not_complained_of(
+    discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, complaints, stop = threading.Event(), [], asyncio.Event()
+
+    async def dies_late(_: Any, stopped: asyncio.Event) -> None:
+        await stopped.wait()
+        await asyncio.to_thread(left.wait, 10)
+        raise AssertionError
+
+    play(monkeypatch, dies_late)
+    monkeypatch.setattr(watch, "_STOP_TIMEOUT", 0.0)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    asyncio.get_running_loop().call_later(0.1, stop.set)
+    await run_watch(callbacks=CALLBACKS, stop=stop)
+    left.set()
+    for thread in threading.enumerate():
+        if thread.name == "kopf":
+            await asyncio.to_thread(thread.join, 10)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_without_access_there_is_no_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

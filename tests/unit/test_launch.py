@@ -8,14 +8,17 @@ import pytest
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool, ProvisioningError
 from provisioner.apis.conditions import LAUNCHED, REGISTERED
-from provisioner.apis.failure import FailureClass
+from provisioner.apis.failure import Failure, FailureClass
+from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.apis.quota import Scope, Shortage
 from provisioner.nodeclaim.agentpool_spec import pool_name, render
 from provisioner.nodeclaim.launch import launch
 from provisioner.nodeclaim.view import CreatePool, DeletePool, Draft, FindInstance, View
-from provisioner.placement.offer import Refusal
+from provisioner.placement.market import Because, LeftOut, OfferKey, Placement, Refusal
 from tests.unit.builders import (
     A100,
     CREATED,
+    LOCATION,
     NAME,
     NOW,
     claim,
@@ -25,6 +28,7 @@ from tests.unit.builders import (
     node,
     offer_of,
     peers_pool,
+    placement_of,
     pool,
     provider_id,
     reached,
@@ -72,7 +76,7 @@ def test_new_claim_is_marked_before_its_pool_is_asked_for() -> None:
     assert draft.labels[names.INSTANCE_TYPE_LABEL] == A100
     assert draft.labels[names.NODECLASS_LABEL] == "default"
     assert not draft.labels.keys() & new.labels.keys()
-    assert draft.azure == CreatePool(name=NAME, body=render(new, spec_of(new), offer_of(new)))
+    assert draft.azure == CreatePool(name=NAME, body=render(new, spec_of(new), offer_of(new)), offer=offer_of(new))
     assert launched(draft) == ("Unknown", "CreatingAgentPool")
     assert message(draft) == (
         f"Azure is creating agent pool {NAME} ({A100}, on-demand, regional, 87 GiB OS disk). "
@@ -139,7 +143,6 @@ def test_odd_spelling_is_told_once_when_the_pool_is_recorded() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"requirements": []}, "NoInstanceType"),
         ({"size": "Standard_NC1_v9"}, "UnknownInstanceType"),
         ({"storage": "4Ti"}, "InvalidStorage"),
         ({"storage": "lots"}, "InvalidSpec"),
@@ -302,18 +305,70 @@ def test_launched_claim_is_never_launched_again() -> None:
 # The pool has failed
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [(OVERCONSTRAINED, "InsufficientCapacity"), (None, "AzureError")],
-    ids=["with a cause", "without a word"],
-)
-def test_failed_pool_is_deleted_and_its_cause_kept(error: ProvisioningError | None, reason: str) -> None:
-    draft = after(view(recorded_claim(), pools=listed(pool(state="Failed", error=error))))
-    assert launched(draft) == ("Unknown", reason)
+def test_failed_pool_is_deleted_and_everybody_told_what_could_not_be_had() -> None:
+    draft = after(view(recorded_claim(), pools=listed(pool(state="Failed", error=OVERCONSTRAINED))))
+    assert launched(draft) == ("Unknown", "InsufficientCapacity")
     assert draft.azure == DeletePool(name=NAME)
+    assert draft.unavailable is not None
+    assert draft.unavailable.keys == (OfferKey(size=A100.lower(), zone="0", capacity_type="on-demand"),)
+    assert message(draft) == draft.unavailable.failure.message != ""
+    assert draft.setback is None
+
+
+def test_failure_that_says_nothing_about_the_size_sets_back_this_claim_alone() -> None:
+    draft = after(view(recorded_claim(), pools=listed(pool(state="Failed", error=None))))
+    assert launched(draft) == ("Unknown", "AzureError")
+    assert draft.azure == DeletePool(name=NAME)
+    assert draft.unavailable is None
     assert draft.setback is not None
-    assert draft.setback.kind.reason == reason
     assert message(draft) == draft.setback.message != ""
+
+
+def test_claim_waits_for_usages_that_are_being_read() -> None:
+    draft = after(view(claim(), is_quota_known=False))
+    assert (draft.azure, draft.annotations, draft.wants_quota) == (None, {}, True)
+    assert launched(draft) == ("Unknown", "AwaitingReconciliation")
+
+
+def test_claim_lets_another_one_find_out_whether_its_offer_can_be_had() -> None:
+    draft = after(view(claim(), is_tried_by_another=True))
+    assert (draft.azure, draft.annotations, draft.waits_for_another) == (None, {}, True)
+    assert draft.again_after == timedelta(seconds=10)
+
+
+def test_claim_without_quota_asks_nothing_and_waits_for_newer_usages() -> None:
+    shortage = Shortage(scope=Scope.FAMILY, family="standardNCADSA100v4Family", region=LOCATION, needed=24, left=6)
+    failure = Failure(kind=FailureClass.QUOTA, message=shortage.message, shortage=shortage)
+    left = LeftOut(size=A100, because=Because.QUOTA, message=shortage.message, failure=failure)
+    draft = after(view(claim(), placement=Placement(left_out=(left,), unavailable=failure)))
+    assert launched(draft) == ("False", "QuotaExceeded")
+    assert (draft.azure, draft.annotations, draft.add_finalizer, draft.wants_quota) == (None, {}, False, True)
+    assert draft.again_after == timedelta(minutes=10)
+
+
+def test_labels_of_an_offer_that_is_given_up_go_with_it() -> None:
+    both = requirement(names.CAPACITY_TYPE_LABEL, "In", "spot", "on-demand")
+    given = {names.CAPACITY_TYPE_LABEL: "spot", names.ZONE_LABEL: f"{LOCATION}-1", "team": "vision"}
+    draft = after(view(asked(both, recorded=A100, labels=given), placement=only_on_demand(both)))
+    assert draft.labels[names.CAPACITY_TYPE_LABEL] == "on-demand"
+    assert draft.labels[names.ZONE_LABEL] == "0"
+    assert "team" not in draft.labels
+
+
+def asked(*requirements: Any, recorded: str, labels: dict[str, str]) -> NodeClaim:
+    """A claim that was given an offer before."""
+    sizes = requirement(names.INSTANCE_TYPE_LABEL, "In", A100)
+    return recorded_claim(
+        requirements=[sizes, *requirements],
+        labels=labels,
+        annotations={names.INSTANCE_TYPE_ANNOTATION: recorded},
+    )
+
+
+def only_on_demand(*requirements: Any) -> Placement:
+    """What is left when spot cannot be had."""
+    found = placement_of(asked(*requirements, recorded=A100, labels={}))
+    return Placement(offers=tuple(offer for offer in found.offers if offer.capacity_type == "on-demand"))
 
 
 def test_failed_pool_is_not_deleted_again_before_azure_wants_to_be_asked() -> None:
@@ -439,5 +494,5 @@ def test_recorded_name_that_no_longer_is_the_claims_own_is_followed_by_its_recor
 
 def test_a_refusal_from_placement_is_worded_by_placement() -> None:
     refusal = Refusal(reason="NoInstanceType", message="Name a size.")
-    draft = after(view(claim(), offer=refusal, now=NOW))
+    draft = after(view(claim(), placement=Placement(refusal=refusal), now=NOW))
     assert (launched(draft), message(draft)) == (("False", "NoInstanceType"), "Name a size.")

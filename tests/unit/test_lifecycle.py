@@ -16,6 +16,7 @@ from tests.unit.builders import (
     NAME,
     NOT_READY_TAINT,
     NOW,
+    T4,
     claim,
     condition,
     failure,
@@ -31,7 +32,7 @@ from tests.unit.builders import (
     users_pool,
     view,
 )
-from tests.unit.claim_world import World, created, failed, ready
+from tests.unit.claim_world import NO_ROOM, World, created, failed, ready
 
 CREATING = [
     ("Registered", "Unknown", "AwaitingReconciliation"),
@@ -186,13 +187,32 @@ def test_failed_pool_is_taken_down_and_created_again_after_a_pause() -> None:
     assert world.take() == (["status", f"delete {NAME}"], [("Launched", "Unknown", "InsufficientCapacity")])
     world.azure_finishes()
     waiting = world.settle()
-    assert world.take() == ([], [])
+    # There is no other size that the claim allows.
+    writes, told = world.take()
+    assert (writes, told[0]) == (["status"], ("Launched", "False", "InsufficientCapacity"))
     assert waiting is not None
     assert waiting.again_after is not None
     world.retry_is_due()
     world.settle()
-    assert world.take() == ([f"create {NAME}", "status"], [("Launched", "Unknown", "CreatingAgentPool")])
+    writes, told = world.take()
+    assert (writes, told[0]) == (["status", f"create {NAME}"], ("Launched", "Unknown", "CreatingAgentPool"))
     assert world.events == ["CreatingAgentPool", "Warning InsufficientCapacity", "CreatingAgentPool"]
+
+
+def test_failed_pool_is_followed_by_one_of_the_next_size() -> None:
+    sizes = {"key": names.INSTANCE_TYPE_LABEL, "operator": "In", "values": [A100, T4]}
+    world = World(kaito_claim(requirements=[sizes]))
+    world.settle()
+    asked = world.pools[NAME].vm_size
+    assert world.claim.labels[names.INSTANCE_TYPE_LABEL] == asked
+    world.pools[NAME] = dataclasses.replace(world.pools[NAME], state="Failed", error=NO_ROOM)
+    world.settle()
+    world.azure_finishes()
+    world.settle()
+    assert {asked, world.pools[NAME].vm_size} == {A100, T4}
+    assert world.claim.labels[names.INSTANCE_TYPE_LABEL] == world.pools[NAME].vm_size
+    assert world.claim.annotations[names.INSTANCE_TYPE_ANNOTATION] == world.pools[NAME].vm_size
+    assert world.creations == 2
 
 
 def test_ready_claim_stays_ready_when_its_node_is_not() -> None:

@@ -98,6 +98,47 @@ def test_other_labels_are_compared_by_case() -> None:
         combine([needs("In", "a"), needs("In", "A")])
 
 
+@pytest.mark.parametrize("bound", ["", " 5", "5 ", "1_000", "٣", "1.5", "0x10", "+-1", "9" * 19, "1" * 5000])
+def test_bound_that_kubernetes_would_not_read_is_refused_and_shown_in_part(bound: str) -> None:
+    with pytest.raises(Contradiction) as refused:
+        combine([needs("Gt", bound)])
+    assert str(refused.value).startswith("k Gt takes an integer, not '")
+    assert len(str(refused.value)) < 150
+
+
+@pytest.mark.parametrize("bound", ["-5", "+5", "0", "007"])
+def test_bound_is_read_as_kubernetes_reads_it(bound: str) -> None:
+    assert combine([needs("Gt", bound)])["k"].allows("8")
+
+
+def test_contradiction_of_many_values_is_told_in_part() -> None:
+    values = [str(number) for number in range(5000)]
+    with pytest.raises(Contradiction) as refused:
+        combine([needs("In", *values), needs("NotIn", *values)])
+    assert str(refused.value) == (
+        "no value of k satisfies In [0, 1, 2, 3, 4, 5, 6, 7 and 4992 more] and NotIn [0, 1, 2, 3, 4, 5, 6, 7 and 4992 "
+        "more]"
+    )
+
+
+def test_contradiction_of_many_requirements_is_told_in_part() -> None:
+    with pytest.raises(Contradiction) as refused:
+        combine([needs("In", "a"), *[needs("NotIn", "a" * 200)] * 98, needs("DoesNotExist")])
+    assert str(refused.value).endswith(" and 94 more")
+    assert len(str(refused.value)) < 700
+
+
+def test_requirements_are_kept_as_they_are_written() -> None:
+    combined = combine([needs("Gt", "3"), needs("NotIn", "7", "8"), needs("Exists", key="other")])
+    assert combined.written == {"k": "Gt [3] and NotIn [7, 8]", "other": "Exists"}
+
+
+def test_of_several_minimal_choices_the_largest_counts() -> None:
+    raw = [{"key": "k", "operator": "Exists", "minValues": number} for number in (2, 5, 3)]
+    assert combine([Requirement.model_validate(item) for item in raw]).min_values == {"k": 5}
+    assert combine([needs("Exists")]).min_values == {}
+
+
 def test_single_values_are_the_labels_that_leave_no_choice() -> None:
     combined = combine(
         [

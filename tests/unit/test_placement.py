@@ -1,43 +1,37 @@
-"""From what a claim asks for to what Azure is asked for, or to the reason why there is nothing to ask."""
+"""What a claim that names its VM sizes is offered, and why it is refused."""
 
-import dataclasses
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from provisioner.apis import names
-from provisioner.placement.offer import Offer, Refusal, Size, choose
-from tests.unit.builders import A100, REGION, T4, Region, claim, offer_of, requirement, spec, spec_of
+from provisioner.placement.market import Because, Offer, Refusal
+from provisioner.placement.place import place
+from provisioner.placement.size import Size
+from tests.unit.builders import A100, T4, claim, requirement, spec_of
+from tests.unit.placement_builders import GB200, H100, NC48, V100, best, changed, market, offered, placed, refused
 
 TYPE, SKU, ZONE = names.INSTANCE_TYPE_LABEL, names.SKU_NAME_LABEL, names.ZONE_LABEL
 CAPACITY, ARCH, OS = names.CAPACITY_TYPE_LABEL, names.ARCH_LABEL, names.OS_LABEL
-NC48 = "Standard_NC48ads_A100_v4"
-GB200 = "Standard_ND128isr_NDR_GB200_v6"
-UNREAD = dataclasses.replace(REGION, complete=False)
-
-
-def offered(*requirements: dict[str, Any], sizes: Region = REGION, **fields: Any) -> Offer:
-    chosen = choose(spec(*requirements, **fields), sizes=sizes)
-    assert isinstance(chosen, Offer), chosen
-    return chosen
-
-
-def refused(*requirements: dict[str, Any], sizes: Region = REGION, **fields: Any) -> Refusal:
-    chosen = choose(spec(*requirements, **fields), sizes=sizes)
-    assert isinstance(chosen, Refusal), chosen
-    return chosen
 
 
 def an_a100(*requirements: dict[str, Any], **fields: Any) -> Offer:
-    return offered(requirement(TYPE, "In", A100), *requirements, **fields)
+    return best(requirement(TYPE, "In", A100), *requirements, **fields)
 
 
 def no_a100(*requirements: dict[str, Any], **fields: Any) -> Refusal:
     return refused(requirement(TYPE, "In", A100), *requirements, **fields)
 
 
+def of_kaito(**changes: Any) -> Offer:
+    placement = place(spec_of(claim(**changes)), market=market())
+    assert placement.best is not None, placement
+    return placement.best
+
+
 def test_claim_of_kaito_is_an_on_demand_regional_node_of_that_size() -> None:
-    offer = offer_of(claim())
+    offer = of_kaito()
     assert offer.size.name == A100
     assert (offer.capacity_type, offer.zones, offer.zone_label, offer.os_disk_gib) == ("on-demand", (), "0", 87)
     assert dict(offer.labels) == {
@@ -71,7 +65,7 @@ def test_claim_of_kaito_is_an_on_demand_regional_node_of_that_size() -> None:
     ],
 )
 def test_first_size_that_fits_is_taken_in_the_order_of_the_claim(requirements: list[dict[str, Any]], size: str) -> None:
-    offer = offered(*requirements)
+    offer = best(*requirements, at=market(preference="Listed"))
     assert offer.size.name == size
     assert dict(offer.labels)[TYPE] == size
 
@@ -79,25 +73,48 @@ def test_first_size_that_fits_is_taken_in_the_order_of_the_claim(requirements: l
 @pytest.mark.parametrize("key", [TYPE, SKU])
 @pytest.mark.parametrize("written", [A100.lower(), A100.upper()])
 def test_size_in_another_letter_case_is_found_and_the_difference_is_told(written: str, key: str) -> None:
-    offer = offered(requirement(key, "In", written))
+    offer = best(requirement(key, "In", written))
     assert offer.size.name == A100
     assert offer.notes == (f"{written} is spelled {A100} by Azure, and so by the Node's {TYPE}.",)
 
 
 @pytest.mark.parametrize("key", [TYPE, SKU])
 def test_size_that_is_spelled_as_azure_spells_it_has_no_note(key: str) -> None:
-    assert offered(requirement(key, "In", A100)).notes == ()
+    assert best(requirement(key, "In", A100)).notes == ()
 
 
 def test_size_is_not_listed_twice_by_its_two_spellings() -> None:
-    offer = offered(requirement(TYPE, "In", A100), requirement(SKU, "In", A100.lower()))
+    offer = best(requirement(TYPE, "In", A100), requirement(SKU, "In", A100.lower()))
     assert offer.size.name == A100
     assert dict(offer.labels)[SKU] == A100
 
 
-def test_size_that_azure_has_retired_is_asked_for_with_a_warning() -> None:
-    offer = offered(requirement(TYPE, "In", "Standard_NC6s_v3"))
-    assert offer.notes == ("Standard_NC6s_v3 was retired by Azure on 2025-09-30; it may refuse to create it.",)
+def test_named_sizes_are_tried_by_their_price_unless_the_order_of_the_claim_is_asked_for() -> None:
+    listed = requirement(TYPE, "In", NC48, A100, T4)
+    assert offered(listed) == [T4, A100, NC48]
+    assert offered(listed, at=market(preference="Listed")) == [NC48, A100, T4]
+
+
+def test_size_that_azure_has_retired_is_asked_for_with_a_warning_that_names_what_stays() -> None:
+    (note,) = best(requirement(TYPE, "In", V100)).notes
+    assert note == (
+        f"{V100} was retired by Azure on 2025-09-30; it may refuse to create it. Nearest sizes that stay: {T4}, {A100}."
+    )
+
+
+def test_size_that_azure_will_retire_is_asked_for_and_the_day_is_told() -> None:
+    soon = changed(V100, retired="2027-03-31", successors=())
+    (note,) = best(requirement(TYPE, "In", V100), at=market(soon)).notes
+    assert note == f"{V100} will be retired by Azure on 2027-03-31."
+
+
+def test_unknown_sizes_beside_known_ones_are_left_out_with_that_reason() -> None:
+    placement = placed(requirement(TYPE, "In", "Standard_NC1_v9", A100, ""))
+    assert [offer.size.name for offer in placement.offers] == [A100]
+    assert [(entry.size, entry.because, entry.message) for entry in placement.left_out] == [
+        ("Standard_NC1_v9", Because.UNKNOWN, "Standard_NC1_v9: no VM size of that name in this region."),
+        ("", Because.UNKNOWN, '"": no VM size of that name in this region.'),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,23 +143,29 @@ def test_unknown_size_like_none_that_there_is_points_to_azures_list() -> None:
 
 @pytest.mark.parametrize("key", [TYPE, SKU])
 def test_unknown_size_is_azures_to_judge_where_its_list_could_not_be_read(key: str) -> None:
-    offer = offered(requirement(key, "In", "Standard_NC1_v9"), sizes=UNREAD)
+    offer = best(requirement(key, "In", "Standard_NC1_v9"), at=market(complete=False))
     assert offer.size == Size(name="Standard_NC1_v9")
 
 
-@pytest.mark.parametrize(
-    "requirements",
-    [
-        [],
-        [requirement(TYPE, "NotIn", A100)],
-        [requirement(TYPE, "Exists")],
-        [requirement(OS, "In", "linux"), requirement(CAPACITY, "In", "on-demand")],
-    ],
-)
-def test_claim_that_names_no_size_is_told_how_to(requirements: list[dict[str, Any]]) -> None:
-    refusal = refused(*requirements)
+@pytest.mark.parametrize("name", ["", "Standard NC24", "../x", "Standard_NC1_v9\n", "x" * 81])
+def test_what_cannot_be_a_name_is_no_size_even_where_azures_list_could_not_be_read(name: str) -> None:
+    refusal = refused(requirement(TYPE, "In", name), at=market(complete=False))
+    assert refusal.reason == "UnknownInstanceType"
+
+
+def test_claim_that_names_no_size_is_told_how_to_where_there_is_none_to_choose_from() -> None:
+    region = market(changed(A100), complete=False)
+    refusal = refused(requirement(OS, "In", "linux"), at=region)
     assert refusal.reason == "NoInstanceType"
-    assert f"{TYPE} In [{A100}]" in refusal.message
+    assert f"No VM size without a GPU is known in this region: add a requirement {TYPE} In [" in refusal.message
+    assert best(requests={names.NVIDIA_GPU: 1}, at=region).size.name == A100
+
+
+@pytest.mark.parametrize("key", [TYPE, SKU])
+def test_node_without_a_vm_size_is_refused(key: str) -> None:
+    refusal = refused(requirement(key, "DoesNotExist"))
+    assert refusal.reason == "UnsupportedRequirement"
+    assert key in refusal.message
 
 
 @pytest.mark.parametrize(
@@ -193,7 +216,7 @@ def test_requirements_that_exclude_one_another_are_refused(requirements: list[di
     ],
 )
 def test_storage_is_the_os_disk_rounded_up_to_what_aks_takes(storage: str | None, gib: int | None) -> None:
-    assert offer_of(claim(storage=storage)).os_disk_gib == gib
+    assert of_kaito(storage=storage).os_disk_gib == gib
 
 
 @pytest.mark.parametrize(
@@ -207,8 +230,8 @@ def test_storage_is_the_os_disk_rounded_up_to_what_aks_takes(storage: str | None
     ],
 )
 def test_storage_that_no_os_disk_can_have_is_refused(storage: str, shown: str) -> None:
-    refusal = choose(spec_of(claim(storage=storage)), sizes=REGION)
-    assert isinstance(refusal, Refusal)
+    refusal = place(spec_of(claim(storage=storage)), market=market()).refusal
+    assert refusal is not None
     assert refusal.reason == "InvalidStorage"
     assert refusal.message == (
         f"resources.requests.storage is the OS disk and must be above 0 and at most 2048Gi, not {shown}. "
@@ -216,32 +239,68 @@ def test_storage_that_no_os_disk_can_have_is_refused(storage: str, shown: str) -
     )
 
 
-def test_other_requests_do_not_matter_to_azure() -> None:
-    requests = {"cpu": "500", "memory": "9Ti", "nvidia.com/gpu": "8"}
-    assert an_a100(resources={"requests": requests}) == an_a100()
+@pytest.mark.parametrize(
+    ("requests", "gib"),
+    [
+        ({"ephemeral-storage": "100Gi"}, None),
+        ({"ephemeral-storage": "200Gi"}, 230),
+        ({"ephemeral-storage": "10Gi", "storage": "87Gi"}, 87),
+        ({"ephemeral-storage": "100Gi", "storage": "87Gi"}, 115),
+    ],
+)
+def test_os_disk_has_room_for_the_ephemeral_storage_on_it(requests: dict[str, str], gib: int | None) -> None:
+    assert an_a100(requests=requests).os_disk_gib == gib
+
+
+@pytest.mark.parametrize("asked", ["-1", "1800Gi"])
+def test_ephemeral_storage_that_no_os_disk_can_have_is_refused(asked: str) -> None:
+    refusal = no_a100(requests={"ephemeral-storage": asked})
+    assert refusal.reason == "InvalidStorage"
+    assert "at most 1781Gi" in refusal.message
 
 
 # Capacity type
 
 
 @pytest.mark.parametrize(
-    ("requirements", "capacity_type"),
+    ("requirements", "capacity_types"),
     [
-        ([], "on-demand"),
-        ([requirement(CAPACITY, "In", "on-demand")], "on-demand"),
-        ([requirement(CAPACITY, "In", "spot", "on-demand")], "on-demand"),
-        ([requirement(CAPACITY, "In", "spot")], "spot"),
-        ([requirement(CAPACITY, "In", "reserved", "spot")], "spot"),
-        ([requirement(CAPACITY, "NotIn", "on-demand")], "spot"),
-        ([requirement(CAPACITY, "Exists")], "on-demand"),
+        ([], ["on-demand"]),
+        ([requirement(CAPACITY, "In", "on-demand")], ["on-demand"]),
+        ([requirement(CAPACITY, "In", "spot", "on-demand")], ["spot", "on-demand"]),
+        ([requirement(CAPACITY, "In", "on-demand", "spot")], ["spot", "on-demand"]),
+        ([requirement(CAPACITY, "In", "spot")], ["spot"]),
+        ([requirement(CAPACITY, "In", "reserved", "spot")], ["spot"]),
+        ([requirement(CAPACITY, "NotIn", "on-demand")], ["spot"]),
+        ([requirement(CAPACITY, "NotIn", "spot")], ["on-demand"]),
+        ([requirement(CAPACITY, "Exists")], ["on-demand"]),
     ],
 )
-def test_capacity_type_is_on_demand_unless_the_claim_excludes_it(
-    requirements: list[dict[str, Any]], capacity_type: str
-) -> None:
-    offer = an_a100(*requirements)
-    assert offer.capacity_type == capacity_type
-    assert dict(offer.labels)[CAPACITY] == capacity_type
+def test_spot_is_for_claims_that_ask_for_it(requirements: list[dict[str, Any]], capacity_types: list[str]) -> None:
+    offers = placed(requirement(TYPE, "In", A100), *requirements).offers
+    assert [offer.capacity_type for offer in offers] == capacity_types
+    assert [dict(offer.labels)[CAPACITY] for offer in offers] == capacity_types
+
+
+def test_price_of_a_spot_offer_is_that_of_spot() -> None:
+    spot, on_demand = placed(requirement(TYPE, "In", A100), requirement(CAPACITY, "In", "spot", "on-demand")).offers
+    assert (spot.price, on_demand.price) == (Decimal("1.469"), Decimal("3.673"))
+    (unknown,) = placed(requirement(TYPE, "In", NC48), requirement(CAPACITY, "In", "spot")).offers
+    assert unknown.price is None
+
+
+def test_spot_without_a_price_of_its_own_is_tried_before_on_demand() -> None:
+    offers = placed(requirement(TYPE, "In", NC48), requirement(CAPACITY, "In", "spot", "on-demand")).offers
+    assert [offer.capacity_type for offer in offers] == ["spot", "on-demand"]
+
+
+def test_size_that_is_not_sold_as_spot_is_left_out_of_spot_alone() -> None:
+    both = placed(requirement(TYPE, "In", H100), requirement(CAPACITY, "In", "spot", "on-demand"))
+    assert [offer.capacity_type for offer in both.offers] == ["on-demand"]
+    assert [(entry.capacity_type, entry.because) for entry in both.left_out] == [("spot", Because.REQUIREMENT)]
+    refusal = refused(requirement(TYPE, "In", H100), requirement(CAPACITY, "In", "spot"))
+    assert refusal.reason == "ContradictoryRequirements"
+    assert refusal.message == f"{H100} is not sold as spot, and {CAPACITY} In [spot] is asked for."
 
 
 @pytest.mark.parametrize(
@@ -264,9 +323,11 @@ def test_capacity_type_that_no_pool_can_have_is_refused(asked: dict[str, Any]) -
         ([requirement(ZONE, "Exists")], (), "0"),
         ([requirement(ZONE, "NotIn", "eastus-1")], (), "0"),
         ([requirement(ZONE, "In", "eastus-1", "0")], (), "0"),
-        ([requirement(ZONE, "In", "eastus-2")], ("2",), "eastus-2"),
+        ([requirement(ZONE, "In", "eastus-3")], ("3",), "eastus-3"),
         ([requirement(ZONE, "In", "eastus-3", "eastus-1")], ("1", "3"), ""),
-        ([requirement(ZONE, "In", "eastus-1", "eastus-2"), requirement(ZONE, "NotIn", "eastus-1")], ("2",), "eastus-2"),
+        ([requirement(ZONE, "In", "eastus-1", "eastus-3"), requirement(ZONE, "NotIn", "eastus-1")], ("3",), "eastus-3"),
+        # The subscription may not use the second zone, which the third then stands for alone.
+        ([requirement(ZONE, "In", "eastus-2", "eastus-3")], ("3",), "eastus-3"),
     ],
 )
 def test_node_is_regional_unless_zones_are_asked_for_by_name(
@@ -328,15 +389,18 @@ def test_labels_are_what_the_requirements_leave_no_choice_of() -> None:
     assert labels == {"team": "vision", TYPE: A100, CAPACITY: "on-demand", OS: "linux", ARCH: "amd64"}
 
 
-def test_same_claim_gets_the_same_offer_each_time() -> None:
-    assert offer_of(claim()) == offer_of(claim())
-
-
 def test_region_of_another_cluster_is_refused_once_ours_is_known() -> None:
-    asked = spec(requirement(TYPE, "In", A100), requirement(names.REGION_LABEL, "In", "westus"))
-    refusal = choose(asked, sizes=REGION, location="eastus")
-    assert isinstance(refusal, Refusal)
+    asked = (requirement(TYPE, "In", A100), requirement(names.REGION_LABEL, "In", "westus"))
+    refusal = refused(*asked, at=market(location="eastus"))
     assert refusal.reason == "UnsupportedRequirement"
     assert "eastus" in refusal.message
-    assert isinstance(choose(asked, sizes=REGION, location="westus"), Offer)
-    assert isinstance(choose(asked, sizes=REGION), Offer)
+    assert best(*asked, at=market(location="westus")).size.name == A100
+    assert best(*asked, at=market(location="")).size.name == A100
+
+
+def test_zones_of_another_region_are_none_of_ours() -> None:
+    refusal = no_a100(requirement(ZONE, "In", "westus-1"))
+    assert refusal.reason == "UnsupportedRequirement"
+    assert refusal.message.startswith(f"{ZONE} must allow a zone of eastus, not westus-1 alone")
+    offer = an_a100(requirement(ZONE, "In", "westus-1", "eastus-3"))
+    assert (offer.zones, offer.zone_label) == (("3",), "eastus-3")

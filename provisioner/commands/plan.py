@@ -1,0 +1,85 @@
+"""`provisioner plan`: what NodeClaims and Workspaces in files would become. Creates nothing."""
+
+import argparse
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from provisioner.apis import names
+from provisioner.apis.agentpool import pool_of_provider_id
+from provisioner.azure.connect import connect
+from provisioner.commands import output
+from provisioner.commands.cluster import Cluster, read_cluster
+from provisioner.commands.documents import Documents, Wish, read_files
+from provisioner.commands.exits import Trouble
+from provisioner.commands.inputs import azure_settings
+from provisioner.commands.plan_report import plan_document, plan_lines
+from provisioner.commands.planning import Situation, make_plan
+from provisioner.commands.survey import Survey, Wanted, survey
+from provisioner.gpus import catalogue
+from provisioner.nodeclaim.holds import holds
+from provisioner.nodeclaim.nodeclass import preference
+
+
+async def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Plan. Raises ArmFailure where the cluster cannot be read; what else is missing is noted, and done without."""
+    documents = read_files(options.files, stdin=sys.stdin)
+    _check_names(documents.wishes)
+    settings = azure_settings(options, environment)
+    wanted = Wanted(pools=True, all_prices=not all(map(_is_in_catalogue, documents.wishes)))
+    async with connect(settings) as session:
+        found, cluster = await asyncio.gather(
+            survey(session, prices_at=settings.price_list, wanted=wanted),
+            read_cluster(settings.kubeconfig),
+        )
+    for note in (*documents.notes, *found.notes, *([cluster.note] if cluster.note else [])):
+        output.note(note)
+    plan = make_plan(documents.wishes, situation=_situation(found, cluster, documents))
+    if options.output == "table":
+        output.write_lines(plan_lines(plan, why=options.why, show_body=options.show_body))
+    else:
+        document = plan_document(plan, location=found.location, why=options.why, show_body=options.show_body)
+        output.write(output.document(document, form=options.output))
+    return plan.exit_code
+
+
+def _check_names(wishes: Sequence[Wish]) -> None:
+    counted = Counter(wish.claim.name for wish in wishes if wish.is_named)
+    twice = [name for name, count in counted.items() if count > 1]
+    if twice:
+        raise Trouble(f"NodeClaim {', '.join(twice)} is there more than once; claims have names of their own.")
+
+
+def _is_in_catalogue(wish: Wish) -> bool:
+    """Tell whether the claim names sizes of the catalogue alone, whose prices are read first."""
+    named = [
+        value
+        for requirement in (wish.claim.spec.requirements if wish.claim.spec else ())
+        if requirement.key == names.INSTANCE_TYPE_LABEL and requirement.operator == "In"
+        for value in requirement.values
+    ]
+    return all(catalogue.find(name) for name in named)
+
+
+def _situation(found: Survey, cluster: Cluster, documents: Documents) -> Situation:
+    classes = {**cluster.node_classes, **documents.node_classes}
+    now = datetime.now(UTC)
+    held = holds(
+        found.pools,
+        asks={},
+        size_of=found.sizes.find,
+        nodes_of=lambda pool: [node for node in cluster.nodes if pool_of_provider_id(node.provider_id) == pool],
+        counted_at=now,
+    )
+    return Situation(
+        sizes=found.sizes,
+        location=found.location,
+        now=now,
+        usages=found.usages or {},
+        holds=held,
+        pools=found.pools,
+        max_pools=found.cluster.max_agent_pools if found.cluster else None,
+        preference_of=lambda name: preference(classes.get(name)),
+    )
