@@ -1,8 +1,8 @@
-"""What all tests share: the real control plane, a whole AKS around it, and the controller as its users run it."""
+"""What all tests share: the control planes, a whole AKS around it, and the controller as its users run it."""
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,30 +10,68 @@ import pytest
 from fakes.aks import FakeAks
 from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.binaries import skip_reason
+from fakes.cluster.embedded import EmbeddedCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.cluster.real import RealCluster
 from fakes.controller import ControllerProcess
 from fakes.nodes import NodeSettings
-from tests.kube import Kube
+from tests.kube import Kube, clear
 
 # Simulated seconds a real second: five minutes of Azure in a second and a half.
 SCALE = 200.0
+# The settings of the controller in tests: as fast as they can be set, to go with an Azure at that scale.
+PACE: Mapping[str, str] = {
+    "INVENTORY_BUSY_SECONDS": "1",
+    "INVENTORY_IDLE_SECONDS": "1",
+    "GARBAGE_SECONDS": "1",
+    "QUOTA_SECONDS": "1",
+    # The limits of the fake Azure are as much faster as its time is.
+    "AZURE_REQUEST_SHARE": "100",
+    "LOG_LEVEL": "debug",
+}
 _LOG_TAIL = 20_000
+_CONTROL_PLANES: Mapping[str, Callable[[], ControlPlane]] = {"embedded": EmbeddedCluster, "real": RealCluster}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the control plane where there is none; under CI it must be there."""
-    reason = skip_reason()
-    if reason is None or os.environ.get("CI") == "true":
-        return
-    for item in items:
-        if item.get_closest_marker("real"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell what the marks of the tiers mean; a test that has neither of the first two is a unit test."""
+    for line in (
+        "embedded: runs on the control plane in Python; set by the fixture `control_plane`",
+        "real: runs on the real control plane; set by the fixture `control_plane`, or by `real_only`",
+        "real_only(reason): on the real control plane only, for that reason",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have whatever uses a control plane run on both."""
+    if "control_plane" in metafunc.fixturenames:
+        kinds = ["real"] if metafunc.definition.get_closest_marker("real_only") else list(_CONTROL_PLANES)
+        params = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
+        # The scope of the fixture: all tests on one come before the first one on the other.
+        metafunc.parametrize("control_plane", params, indirect=True, scope="session")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark those as well that bring a real control plane of their own."""
+    mark = item.get_closest_marker("real_only")
+    if mark is not None:
+        assert mark.args, f"{item.nodeid} does not say why it is real_only"
+        item.add_marker("real")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the real control plane where it has not been built; under CI it must be there."""
+    if item.get_closest_marker("real") and os.environ.get("CI") != "true" and (reason := skip_reason()):
+        # From here and not by a mark: pytest then tells of all of them in one line.
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[RealCluster]:
-    with RealCluster() as cluster:
-        yield cluster
+def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
+    """Return one control plane for all tests that run on that kind."""
+    with _CONTROL_PLANES[request.param]() as running:
+        yield running
 
 
 @pytest.fixture
@@ -48,13 +86,12 @@ def node_settings() -> NodeSettings:
 
 @pytest.fixture
 async def aks(
-    control_plane: RealCluster, azure_settings: AzureSettings, node_settings: NodeSettings
+    control_plane: ControlPlane, azure_settings: AzureSettings, node_settings: NodeSettings
 ) -> AsyncIterator[FakeAks]:
     """A whole AKS with nothing in it but its system pool; what a test leaves behind is taken away."""
     async with FakeAks(control_plane, azure=azure_settings, nodes=node_settings) as running:
         yield running
-    async with Kube(control_plane) as kube:
-        await kube.clear()
+    await clear(control_plane)
 
 
 @pytest.fixture
@@ -68,15 +105,7 @@ def make_controller(aks: FakeAks, tmp_path: Path) -> Callable[..., ControllerPro
     """Return a maker of controllers; settings are given by their environment names."""
 
     def make(**settings: str) -> ControllerProcess:
-        environment = {
-            **aks.environment(),
-            "INVENTORY_BUSY_SECONDS": "1",
-            "INVENTORY_IDLE_SECONDS": "2",
-            "GARBAGE_SECONDS": "2",
-            "LOG_LEVEL": "debug",
-            **settings,
-        }
-        return ControllerProcess(environment, log=tmp_path / "controller.log")
+        return ControllerProcess({**aks.environment(), **PACE, **settings}, log=tmp_path / "controller.log")
 
     return make
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
+import yaml
 
+from fakes.cluster.api import ApiError as PlainApiError
 from fakes.cluster.interface import ControlPlane
 
 T = TypeVar("T")
@@ -17,6 +21,7 @@ Object = dict[str, Any]
 CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 NODE_CLASSES = "/apis/kaito.sh/v1alpha1/kaitonodeclasses"
 NODES = "/api/v1/nodes"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 EVENTS = "/api/v1/namespaces/default/events"
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -72,10 +77,6 @@ class Kube:
         await self._session.close()
 
     def _cluster_session(self) -> aiohttp.ClientSession:
-        import ssl
-
-        import yaml
-
         config = yaml.safe_load(self._cluster.kubeconfig.read_text())
         token = config["users"][0]["user"]["token"]
         context = ssl.create_default_context(cafile=str(self._cluster.ca))
@@ -91,11 +92,16 @@ class Kube:
         """Return the answer. Raises ApiError."""
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": content_type} if data is not None else {}
-        async with self._session.request(method, path, data=data, headers=headers) as response:
-            answer: Object = await response.json()
-        if response.status >= 400:
-            raise ApiError(response.status, answer)
-        return answer
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            async with self._session.request(method, path, data=data, headers=headers) as response:
+                answer: Object = await response.json()
+            if response.status < 400:
+                return answer
+            # Just after a start of the API server a kind is answered for with 429 until its cache is filled.
+            if response.status != 429 or time.monotonic() > deadline:
+                raise ApiError(response.status, answer)
+            await asyncio.sleep(_POLL)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> Object:
         """Create an object."""
@@ -166,6 +172,33 @@ class Kube:
                 if item["metadata"].get("finalizers"):
                     await self.patch(path, name, {"metadata": {"finalizers": None}})
                 await self.delete(path, name)
+
+
+async def clear(cluster: ControlPlane) -> None:
+    """Take away what tests have left in a cluster that knows our kinds."""
+    async with Kube(cluster) as kube:
+        await kube.clear()
+
+
+def uninstall(cluster: ControlPlane, *paths: Path) -> None:
+    """Take away the custom resources that manifests define, with all objects of theirs, and wait until they are gone.
+
+    Without kubectl, which the embedded control plane may have to do without.
+    """
+    client = cluster.client()
+    for path in paths:
+        where = f"{CRDS}/{yaml.safe_load(path.read_text())['metadata']['name']}"
+        deadline = time.monotonic() + PATIENCE
+        # Again and again: it is there until the last object has gone, and only then is there nothing to delete.
+        while True:
+            try:
+                client.request("DELETE", where)
+            except PlainApiError as error:
+                if error.status == 404:
+                    break
+                raise
+            assert time.monotonic() < deadline, f"{where} is still there"
+            time.sleep(_POLL)
 
 
 def condition(obj: Object, kind: str) -> Object:

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from fakes.azure import FakeAzure, Settings
+from provisioner.azure.budget import Budget
 from provisioner.azure.cloud import cloud_for
 from provisioner.azure.errors import ArmFailure
 from provisioner.azure.session import AzureSession, AzureTarget, CallRecord, Credentials
@@ -41,6 +42,8 @@ class Bench:
             cloud=cloud_for("custom", endpoint=self.azure.endpoint, authority=f"{self.azure.endpoint}/"),
             credentials=credentials or self.credentials,
             on_call=self.records.append,
+            # This Azure's time flies, and with it its limits.
+            budget=Budget(share=self.azure.settings.scale),
         )
 
 

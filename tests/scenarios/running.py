@@ -8,17 +8,11 @@ from pathlib import Path
 
 from fakes.aks import FakeAks
 from fakes.azure.settings import Settings as AzureSettings
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.controller import ControllerProcess
-from tests.conftest import SCALE
-from tests.kube import Kube
+from tests.conftest import PACE, SCALE
+from tests.kube import Kube, clear
 
-_PACE = {
-    "INVENTORY_BUSY_SECONDS": "1",
-    "INVENTORY_IDLE_SECONDS": "2",
-    "GARBAGE_SECONDS": "2",
-    "LOG_LEVEL": "debug",
-}
 _NO_SETTINGS: Mapping[str, str] = {}
 _LOG_TAIL = 40_000
 
@@ -34,7 +28,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    control_plane: RealCluster,
+    control_plane: ControlPlane,
     *,
     log: Path,
     prepare: Callable[[FakeAks, Kube], Awaitable[None]] | None = None,
@@ -48,10 +42,9 @@ async def running(
         async with FakeAks(control_plane, azure=AzureSettings(scale=SCALE)) as aks, Kube(control_plane) as kube:
             if prepare is not None:
                 await prepare(aks, kube)
-            async with ControllerProcess({**aks.environment(), **_PACE, **settings}, log=log) as controller:
+            async with ControllerProcess({**aks.environment(), **PACE, **settings}, log=log) as controller:
                 yield Running(aks=aks, kube=kube, controller=controller)
             # Shown where a test has failed.
             sys.stdout.write(controller.log_text()[-_LOG_TAIL:])
     finally:
-        async with Kube(control_plane) as kube:
-            await kube.clear()
+        await clear(control_plane)

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.aks import FakeAks
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODES, Kube, Object, condition, eventually, has_reason, is_true
@@ -14,14 +14,14 @@ from tests.scenarios.azure_side import USERS_POOL, calls, peers_pool, wait_calls
 from tests.scenarios.on_azure import AGES, LIST, PUT, hurry, pools, put_pool, settings, wait_pool
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FINALIZER = "karpenter.sh/termination"
 USERS_POOLS = ("wstaken", "wsboth", pool_name("wsboth", alternative=True))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     log = tmp_path_factory.mktemp("adoption") / "controller.log"
     async with running(control_plane, log=log, prepare=live_with_the_peer) as cluster:
         yield cluster

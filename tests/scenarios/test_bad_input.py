@@ -9,13 +9,13 @@ import pytest
 import pytest_asyncio
 
 from fakes.aks import FakeAks
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from tests.claims import A100, kaito_claim
 from tests.kube import CLAIMS, ApiError, Kube, Object, condition, eventually, has_reason, is_true
 from tests.scenarios.on_azure import PUT, pools
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TYPE = "node.kubernetes.io/instance-type"
 SKU = "karpenter.azure.com/sku-name"
@@ -129,7 +129,7 @@ BAD = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """All bad claims and a good one, written before the controller looks for the first time."""
     claims = [bad.claim(name) for name, bad in BAD.items()]
     claims.insert(len(claims) // 2, kaito_claim("wsgood"))

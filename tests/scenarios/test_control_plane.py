@@ -16,12 +16,11 @@ import pytest
 
 from fakes.cluster import components
 from fakes.cluster.api import ApiClient, ApiError
-from fakes.cluster.binaries import skip_reason
 from fakes.cluster.components import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER
 from fakes.cluster.interface import Cluster
 from fakes.cluster.real import ComponentFailed, RealCluster
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.real_only("it is about the real control plane itself")
 
 ROOT = Path(__file__).parents[2]
 # What is promised of a machine that does nothing else. Tests share theirs, so they allow more.
@@ -53,8 +52,6 @@ def running_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RealCluster]:
-    if reason := skip_reason():
-        pytest.skip(reason)
     made = RealCluster()
     # From a thread that ends: the components must not end with it.
     thread = threading.Thread(target=made.start)

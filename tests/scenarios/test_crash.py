@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from fakes.aks import FakeAks
 from fakes.azure import Delay, Disconnect
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes import FaultKind
 from provisioner.apis import names
 from provisioner.nodeclaim.agentpool_spec import pool_name
@@ -31,7 +31,7 @@ from tests.scenarios.on_azure import (
 )
 from tests.scenarios.running import running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # The PUT has taken effect and was not answered; and the pool is finished before the controller is back.
 PUT_DONE, FINISHED = "putdone", "finished"
@@ -82,7 +82,7 @@ class Killed:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def killed(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Killed]:
+async def killed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Killed]:
     async with running(control_plane, log=tmp_path_factory.mktemp("crash") / "controller.log") as world:
         aks, kube, controller = world.aks, world.kube, world.controller
         with settings(aks, create_seconds=0.0):

@@ -1,19 +1,19 @@
 """What a real API server makes of our custom resources: NodeClaims are checked as Karpenter's own are."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.aks import CRDS
 from fakes.cluster.api import ApiClient, ApiError
-from fakes.cluster.binaries import skip_reason
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
+from tests.kube import clear
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.real_only("rules in CEL are evaluated there alone")
 
-CRDS = Path(__file__).parents[2] / "crds"
 NODE_CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 NODE_CLASSES = "/apis/kaito.sh/v1alpha1/kaitonodeclasses"
 MERGE = "application/merge-patch+json"
@@ -35,16 +35,14 @@ WELL_KNOWN = (
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RealCluster]:
-    if reason := skip_reason():
-        pytest.skip(reason)
-    with RealCluster() as made:
-        made.apply(CRDS / "karpenter.sh_nodeclaims.yaml", CRDS / "kaito.sh_kaitonodeclasses.yaml")
-        yield made
+def cluster(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    control_plane.apply(*CRDS)
+    yield control_plane
+    asyncio.run(clear(control_plane))
 
 
 @pytest.fixture(scope="module")
-def admin(cluster: RealCluster) -> ApiClient:
+def admin(cluster: ControlPlane) -> ApiClient:
     return cluster.client()
 
 
@@ -324,11 +322,11 @@ def test_owners_of_conditions_do_not_overwrite_each_other(admin: ApiClient) -> N
     assert {entry["type"] for entry in merged["status"]["conditions"]} == {"Launched", "Drifted"}
 
 
-def columns(cluster: RealCluster, *arguments: str) -> list[list[str]]:
+def columns(cluster: ControlPlane, *arguments: str) -> list[list[str]]:
     return [line.split() for line in cluster.run_kubectl("get", *arguments).splitlines()]
 
 
-def test_columns_are_karpenters(cluster: RealCluster, admin: ApiClient) -> None:
+def test_columns_are_karpenters(cluster: ControlPlane, admin: ApiClient) -> None:
     created = claim("shown")
     created["metadata"]["labels"] = {
         SIZE: "Standard_NC24ads_A100_v4",
@@ -346,7 +344,7 @@ def test_columns_are_karpenters(cluster: RealCluster, admin: ApiClient) -> None:
     assert wide[1][7:] == ["image-1", "azure:///subscriptions/s/vm", "pool", "default"]
 
 
-def test_claims_are_listed_in_karpenters_category_and_have_no_short_name(cluster: RealCluster) -> None:
+def test_claims_are_listed_in_karpenters_category_and_have_no_short_name(cluster: ControlPlane) -> None:
     found = cluster.run_kubectl("api-resources", "--categories=karpenter", "--no-headers")
     assert found.split() == ["nodeclaims", "karpenter.sh/v1", "false", "NodeClaim"]
 
@@ -361,7 +359,7 @@ def test_both_resources_are_established_and_their_names_accepted(admin: ApiClien
         assert crd["spec"]["scope"] == "Cluster"
 
 
-def test_node_class_needs_no_spec_and_reports_by_conditions(cluster: RealCluster, admin: ApiClient) -> None:
+def test_node_class_needs_no_spec_and_reports_by_conditions(cluster: ControlPlane, admin: ApiClient) -> None:
     kind = {"apiVersion": "kaito.sh/v1alpha1", "kind": "KaitoNodeClass"}
     admin.request("POST", NODE_CLASSES, body={**kind, "metadata": {"name": "plain"}})
     admin.request("POST", NODE_CLASSES, body={**kind, "metadata": {"name": "empty"}, "spec": {}})

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from fakes.aks import FakeAks
 from fakes.azure import Answer, Delay
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from provisioner.apis import names
 from provisioner.apis.times import parse_time
 from tests.claims import kaito_claim
@@ -19,7 +19,7 @@ from tests.scenarios.on_azure import AGES, DELETE, LIST, PUT, hurry, pools, sett
 from tests.scenarios.running import running
 from tests.scenarios.watching import Seen, watching
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BUSY = {"code": "OperationNotAllowed", "message": "Operation is not allowed: Another operation is in progress"}
 # How Azure answers the first DELETE of a pool, and what the claim says of it.
@@ -40,7 +40,7 @@ class World:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     log = tmp_path_factory.mktemp("deletion") / "controller.log"
     async with running(control_plane, log=log) as made, watching(control_plane, CLAIMS) as seen:
         for name, (refusal, _) in REFUSALS.items():

@@ -14,7 +14,7 @@ import pytest_asyncio
 from fakes.aks import FakeAks
 from fakes.azure import Answer, Disconnect, Fault, OperationFault
 from fakes.azure.errors import error
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes import FaultKind
 from tests.claims import kaito_claim
 from tests.conftest import SCALE
@@ -23,7 +23,7 @@ from tests.scenarios.azure_side import calls, wait_calls
 from tests.scenarios.on_azure import AGES, DELETE, LIST, PUT, pools, statuses, wait_pool
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # What KAITO shows of a message.
 SHOWN = 256
@@ -210,7 +210,7 @@ RESET: Fault = Disconnect(operation=PUT, pool="wsreset", times=2)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     faults: dict[str, Fault] = {name: case[0] for name, case in (REFUSED | FAILED).items()}
     faults |= {name: case[0] for name, case in PASSING.items()} | LOST | {"wsreset": RESET}
 

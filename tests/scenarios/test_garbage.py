@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from fakes.aks import FakeAks
 from fakes.azure import Answer
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes.faults import FaultKind
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODES, Kube, Object, eventually, is_true
@@ -16,7 +16,7 @@ from tests.scenarios.azure_side import CLAIM_TAG, CLAIM_UID_TAG, USERS_POOL, cal
 from tests.scenarios.on_azure import DELETE, LIST, pools, put_pool, wait_pool
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # What a round of the collector asks for after it has found something, and before it deletes.
 CLUSTER = "managedClusters.get"
@@ -25,9 +25,9 @@ PEERS_MARKS = {"kaito.sh/creation-timestamp": "2026-01-02T03-04-05Z", "kaito.sh/
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     log = tmp_path_factory.mktemp("garbage") / "controller.log"
-    async with running(control_plane, log=log, settings={"GARBAGE_SECONDS": "1"}) as cluster:
+    async with running(control_plane, log=log) as cluster:
         await whole_round(cluster.aks)
         yield cluster
 

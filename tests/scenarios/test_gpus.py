@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.aks import DEVICE_PLUGIN
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes.faults import FaultKind
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODES, Object, condition, is_true
@@ -15,14 +15,14 @@ from tests.scenarios.azure_side import calls, wait_calls
 from tests.scenarios.on_azure import LIST, PUT
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EIGHT = "Standard_ND96isr_H100_v5"
 DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     async with running(control_plane, log=tmp_path_factory.mktemp("gpus") / "controller.log") as cluster:
         yield cluster
 

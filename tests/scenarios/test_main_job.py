@@ -7,8 +7,6 @@ from fakes.controller import ControllerProcess
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODES, Kube, condition, eventually, is_true
 
-pytestmark = pytest.mark.real
-
 
 @pytest.fixture
 def name() -> str:

@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from fakes.aks import FakeAks, claim_name
 from fakes.controller import ControllerProcess
 from provisioner.apis import names
@@ -11,13 +9,11 @@ from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODES, Kube, Object, eventually, is_true
 from tests.scenarios.on_azure import DELETE, LIST, PUT, pools, statuses
 
-pytestmark = pytest.mark.real
-
 CLAIM_COUNT = 20
 # Twenty Nodes with their device plugins take a scheduler and a controller manager on two busy cores a while.
 PATIENCE = 120.0
 # Real seconds between two LISTs of the inventory at its fastest, and of the garbage collector as conftest sets it.
-INVENTORY_PACE, GARBAGE_PACE = 1.0, 2.0
+INVENTORY_PACE, GARBAGE_PACE = 1.0, 1.0
 
 
 async def claims_by_name(kube: Kube) -> dict[str, Object]:

@@ -9,7 +9,7 @@ import pytest_asyncio
 from fakes.aks import FakeAks
 from fakes.azure import Answer, Disconnect
 from fakes.azure.errors import error
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from tests.claims import kaito_claim
 from tests.conftest import SCALE
 from tests.kube import CLAIMS, Kube, condition, eventually, has_reason, is_true
@@ -17,7 +17,7 @@ from tests.scenarios.azure_side import calls, wait_calls
 from tests.scenarios.on_azure import AGES, LIST, PUT, hurry, pools, settings, statuses, wait_pool
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOKEN = "entra.token"
 MAY_NOT_READ = (
@@ -31,7 +31,7 @@ NO_FEDERATION = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     log = tmp_path_factory.mktemp("outage") / "controller.log"
     async with running(control_plane, log=log) as cluster:
         await cluster.controller.wait_started()

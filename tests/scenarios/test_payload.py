@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, Object, eventually
 from tests.scenarios.azure_side import CLAIM_TAG, CLAIM_UID_TAG, Wishes, peers_pool, record_wishes
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # What the peer leaves to AKS's default and we write down: the same value, stated.
 STATED = {"mode": "User"}
@@ -53,7 +53,7 @@ CLAIMS_OF_KAITO = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     async with running(control_plane, log=tmp_path_factory.mktemp("payload") / "controller.log") as cluster:
         yield cluster
 

@@ -11,14 +11,17 @@ import pytest_asyncio
 import yaml
 
 from fakes.azure import Answer as AzureAnswer
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.proxy import Answer, Call, FaultProxy
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODE_CLASSES, NODES, eventually, has_reason, is_true
 from tests.scenarios.on_azure import PUT, pools
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.real_only("rights are looked at there alone"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 MANIFEST = Path(__file__).with_name("rbac.yaml")
 ACCOUNT = "gpu-provisioner"
@@ -37,12 +40,12 @@ class Life:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def life(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Life]:
+async def life(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Life]:
     await asyncio.to_thread(control_plane.apply, MANIFEST)
     log = tmp_path_factory.mktemp("rbac") / "controller.log"
     async with FaultProxy(control_plane) as proxy:
         account = await asyncio.to_thread(control_plane.kubeconfig_for, "default", service_account=ACCOUNT)
-        settings = {"KUBECONFIG": str(proxy.kubeconfig_like(account)), "GARBAGE_SECONDS": "1"}
+        settings = {"KUBECONFIG": str(proxy.kubeconfig_like(account))}
         async with running(control_plane, log=log, settings=settings) as cluster:
             # Nobody else deletes Nodes.
             cluster.aks.nodes.settings.node_removal_delay = None

@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from fakes.aks import FakeAks
 from fakes.azure import Answer, Fault
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes import FaultKind
 from tests.claims import A100, kaito_claim
 from tests.kube import CLAIMS, NODES, Kube, Object, condition, has_reason, is_true
@@ -15,7 +15,7 @@ from tests.scenarios.on_azure import AGES, PUT, settings, wait_pool
 from tests.scenarios.running import Running, running
 from tests.scenarios.watching import version_of, watching
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Stage = tuple[str, str]
 
@@ -34,7 +34,7 @@ def done(kind: str) -> Stage:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def world(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     async with running(control_plane, log=tmp_path_factory.mktemp("stages") / "controller.log") as made:
         # So that the first claim, too, meets a controller that knows its region.
         await made.kube.create(CLAIMS, kaito_claim("warmup"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,26 +11,25 @@ from fakes.aks import CRDS, FakeAks
 from fakes.azure import Answer, Delay
 from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.components import free_port
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.controller import ControllerProcess
 from tests.claims import kaito_claim
-from tests.conftest import SCALE
-from tests.kube import CLAIMS, Kube, condition, eventually, has_reason, is_true
+from tests.conftest import PACE, SCALE
+from tests.kube import CLAIMS, Kube, clear, condition, eventually, has_reason, is_true, uninstall
 from tests.scenarios.on_azure import AGES, DELETE, PUT, pools, settings, statuses, wait_hit, wait_pool
-
-pytestmark = pytest.mark.real
 
 NAME = "ws09f153898"
 # kopf looks for a kind that it has missed every half minute, twice.
 CRD_PATIENCE = 120.0
-PACE = {"INVENTORY_BUSY_SECONDS": "1", "INVENTORY_IDLE_SECONDS": "2", "GARBAGE_SECONDS": "2"}
 
 
-@pytest.fixture(scope="module")
-def own_cluster() -> Iterator[RealCluster]:
-    """A control plane for what would disturb the other tests."""
-    with RealCluster() as cluster:
-        yield cluster
+@pytest.fixture
+async def bare_cluster(control_plane: ControlPlane) -> AsyncIterator[ControlPlane]:
+    """A control plane that knows none of our kinds."""
+    await asyncio.to_thread(uninstall, control_plane, *CRDS)
+    yield control_plane
+    await asyncio.to_thread(control_plane.apply, *CRDS)
+    await clear(control_plane)
 
 
 async def wait_logged(controller: ControllerProcess, text: str) -> None:
@@ -40,46 +39,45 @@ async def wait_logged(controller: ControllerProcess, text: str) -> None:
     await eventually(log, until=lambda lines: any(text in line for line in lines), what=f"log says {text!r}")
 
 
-async def test_crds_are_installed_after_the_start(own_cluster: RealCluster, tmp_path: Path) -> None:
-    files = [f"--filename={path}" for path in CRDS]
-    await asyncio.to_thread(own_cluster.run_kubectl, "delete", "--ignore-not-found", *files)
-    async with FakeAks(own_cluster, azure=AzureSettings(scale=SCALE), crds=False) as aks, Kube(own_cluster) as kube:
-        async with ControllerProcess({**aks.environment(), **PACE}, log=tmp_path / "log") as controller:
-            await wait_logged(controller, "the NodeClaim CRD is not installed")
-            await asyncio.to_thread(own_cluster.apply, *CRDS)
-            await kube.create(CLAIMS, kaito_claim(NAME))
+async def test_crds_are_installed_after_the_start(bare_cluster: ControlPlane, tmp_path: Path) -> None:
+    async with (
+        FakeAks(bare_cluster, azure=AzureSettings(scale=SCALE), crds=False) as aks,
+        Kube(bare_cluster) as kube,
+        ControllerProcess({**aks.environment(), **PACE}, log=tmp_path / "log") as controller,
+    ):
+        await wait_logged(controller, "the NodeClaim CRD is not installed")
+        await asyncio.to_thread(bare_cluster.apply, *CRDS)
+        await kube.create(CLAIMS, kaito_claim(NAME))
 
-            await kube.wait_claim(NAME, is_true("Ready"), patience=CRD_PATIENCE)
+        await kube.wait_claim(NAME, is_true("Ready"), patience=CRD_PATIENCE)
 
-            assert statuses(aks, PUT) == [201]
-        await kube.clear()
+        assert statuses(aks, PUT) == [201]
 
 
-async def test_api_server_restarts_with_claims_in_flight(own_cluster: RealCluster, tmp_path: Path) -> None:
-    async with FakeAks(own_cluster, azure=AzureSettings(scale=SCALE)) as aks, Kube(own_cluster) as kube:
-        async with ControllerProcess({**aks.environment(), **PACE}, log=tmp_path / "log") as controller:
-            await kube.create(CLAIMS, kaito_claim("going"))
-            await kube.wait_claim("going", is_true("Ready"))
-            # Both are over while the API server is away, or just back.
-            with settings(aks, delete_seconds=2.0 * SCALE):
-                await kube.delete(CLAIMS, "going")
-                await wait_pool(aks, "going", "Deleting")
-            hangs = Delay(operation=PUT, pool="asked", seconds=2.0 * SCALE, after_effect=True)
-            aks.azure.add_fault(hangs)
-            for name in ("asked", "young"):
-                await kube.create(CLAIMS, kaito_claim(name))
-            await wait_hit(aks, hangs)
+async def test_api_server_restarts_with_claims_in_flight(
+    aks: FakeAks, kube: Kube, controller: ControllerProcess
+) -> None:
+    await kube.create(CLAIMS, kaito_claim("going"))
+    await kube.wait_claim("going", is_true("Ready"))
+    # Both are over while the API server is away, or just back.
+    with settings(aks, delete_seconds=2.0 * SCALE):
+        await kube.delete(CLAIMS, "going")
+        await wait_pool(aks, "going", "Deleting")
+    hangs = Delay(operation=PUT, pool="asked", seconds=2.0 * SCALE, after_effect=True)
+    aks.azure.add_fault(hangs)
+    for name in ("asked", "young"):
+        await kube.create(CLAIMS, kaito_claim(name))
+    await wait_hit(aks, hangs)
 
-            await asyncio.to_thread(own_cluster.restart_apiserver)
+    await asyncio.to_thread(aks.cluster.restart_apiserver)
 
-            for name in ("asked", "young"):
-                await kube.wait_claim(name, is_true("Ready"))
-            await kube.wait_gone(CLAIMS, "going")
-            assert sorted(pools(aks)) == ["asked", "young"]
-            assert set(statuses(aks, PUT)) <= {201, 412}
-            assert statuses(aks, PUT).count(201) == 3
-            assert controller.process.returncode is None
-        await kube.clear()
+    for name in ("asked", "young"):
+        await kube.wait_claim(name, is_true("Ready"))
+    await kube.wait_gone(CLAIMS, "going")
+    assert sorted(pools(aks)) == ["asked", "young"]
+    assert set(statuses(aks, PUT)) <= {201, 412}
+    assert statuses(aks, PUT).count(201) == 3
+    assert controller.process.returncode is None
 
 
 async def test_azure_does_not_answer_at_the_start(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
-import pytest
 
 from fakes.aks import FakeAks
 from fakes.azure import Answer
@@ -16,8 +15,6 @@ from fakes.controller import ControllerProcess
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, Kube, eventually, is_true
 from tests.scenarios.on_azure import LIST, wait_hit
-
-pytestmark = pytest.mark.real
 
 NAME = "ws09f153898"
 LOCAL = "127.0.0.1"

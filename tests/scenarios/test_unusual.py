@@ -8,14 +8,14 @@ import pytest
 import pytest_asyncio
 
 from fakes.aks import FakeAks
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from tests.claims import A100, kaito_claim
 from tests.kube import CLAIMS, NODE_CLASSES, NODES, Kube, Object, condition, eventually, has_reason, is_true
 from tests.scenarios.azure_side import Wishes, calls, record_wishes, wait_calls
 from tests.scenarios.on_azure import LIST, PUT, pools
 from tests.scenarios.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 POOL_ANNOTATION = "gpu-provisioner.kaito.sh/agent-pool"
 WORKSPACE = "kaito.sh/workspace"
@@ -23,7 +23,7 @@ FOREIGN_CLASS = {"group": "karpenter.azure.com", "kind": "AKSNodeClass", "name":
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     async with running(control_plane, log=tmp_path_factory.mktemp("unusual") / "controller.log") as cluster:
         yield cluster
 

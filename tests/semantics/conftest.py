@@ -1,32 +1,17 @@
-"""What a Kubernetes API does, held against the embedded control plane.
+"""What a Kubernetes API does, held against both control planes. Where the two differ, the real one is right."""
 
-With SEMANTICS_REAL=1 the same tests ask the real one too. Where the two differ, the real one is right; it still differs
-in scheduling, StatefulSets and published schemas.
-"""
-
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from fakes.cluster.binaries import skip_reason
-from fakes.cluster.embedded import EmbeddedCluster
 from fakes.cluster.interface import ControlPlane
-from fakes.cluster.real import RealCluster
 from tests.semantics.client import Kube, Object, eventually, unique
 from tests.semantics.things import CRD, CRDS, NODES, is_established, path
 
-_REAL = [pytest.param("real", marks=pytest.mark.real)] if os.environ.get("SEMANTICS_REAL") else []
-_CONTROL_PLANES = ["embedded", *_REAL]
 
-
-@pytest.fixture(scope="session", params=_CONTROL_PLANES)
-def cluster(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
-    if request.param == "real" and (reason := skip_reason()):
-        pytest.skip(reason)
-    made: ControlPlane = EmbeddedCluster() if request.param == "embedded" else RealCluster()
-    with made:
-        yield made
+@pytest.fixture(scope="session")
+def cluster(control_plane: ControlPlane) -> ControlPlane:
+    return control_plane
 
 
 @pytest.fixture(scope="session")

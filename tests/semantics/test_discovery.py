@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.semantics.client import Kube, Object
+from tests.semantics.client import Kube, Object, eventually
 from tests.semantics.things import API_VERSION, GROUP
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
@@ -64,9 +64,11 @@ def test_everything_is_listed_at_once_for_who_asks(kube: Kube) -> None:
 
 
 def test_schemas_are_published(kube: Kube) -> None:
-    index = kube.get("/openapi/v3")["paths"]
-    assert index[f"apis/{API_VERSION}"]["serverRelativeURL"].startswith(f"/openapi/v3/apis/{API_VERSION}?hash=")
-    document = kube.get(f"/openapi/v3/apis/{API_VERSION}")
+    place = f"apis/{API_VERSION}"
+    # The schema of a custom resource is published some time after the resource is served.
+    index = eventually(lambda: kube.get("/openapi/v3")["paths"], until=lambda paths: place in paths)
+    assert index[place]["serverRelativeURL"].startswith(f"/openapi/v3/{place}?hash=")
+    document = kube.get(f"/openapi/v3/{place}")
     kind = [{"group": GROUP, "version": "v1", "kind": "Thing"}]
     schemas = document["components"]["schemas"].values()
     (schema,) = [entry for entry in schemas if entry.get("x-kubernetes-group-version-kind") == kind]

@@ -1,9 +1,12 @@
 """An unmodified kubectl, as a person would use it."""
 
+import contextlib
 import json
+import queue
 import re
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ from tests.semantics.client import Kube, Object, eventually, unique
 from tests.semantics.things import NODES, THINGS, config_map, path, pod, template, thing
 
 Kubectl = Callable[..., str]
+
+# Seconds for a line of a kubectl that follows; it takes far less than one.
+FOLLOWING = 10.0
 
 
 @pytest.fixture
@@ -173,19 +179,50 @@ def test_conditions_and_deletions_are_waited_for(kubectl: Kubectl, kube: Kube) -
 READY = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
 
 
-def test_changes_are_followed(kubectl: Kubectl, kube: Kube, cluster: ControlPlane) -> None:
-    made = kube.create(THINGS, thing())
-    name = made["metadata"]["name"]
-    arguments = [str(cluster.kubectl), f"--kubeconfig={cluster.kubeconfig}", "get", "thing", name, "--watch"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+class Following:
+    """A kubectl that does not end by itself: its lines as they come, and all that it has said, its log too."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.said: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
         assert process.stdout is not None
+        assert process.stderr is not None
+        for stream, keep in ((process.stdout, self._lines.put), (process.stderr, self.said.append)):
+            threading.Thread(target=self._read, args=(stream, keep), daemon=True).start()
+
+    def line(self) -> list[str]:
+        """Return the words of the next line; fail with all that was said."""
+        with contextlib.suppress(queue.Empty):
+            self.said.append(self._lines.get(timeout=FOLLOWING))
+            return self.said[-1].split()
+        raise AssertionError(f"no further line within {FOLLOWING:g} s; so far: {''.join(self.said)}")
+
+    @staticmethod
+    def _read(stream: Iterable[str], keep: Callable[[str], None]) -> None:
+        for line in stream:
+            keep(line)
+
+
+@contextlib.contextmanager
+def following(cluster: ControlPlane, *arguments: str) -> Iterator[Following]:
+    """Run a kubectl that does not end by itself, with a log of its requests."""
+    command = [str(cluster.kubectl), f"--kubeconfig={cluster.kubeconfig}", "-v=6", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout.readline().split() == ["NAME", "SIZE", "READY", "AGE"]
-            assert process.stdout.readline().split()[1] == "1"
-            kube.patch(path(THINGS, made), {"spec": {"size": 2}})
-            assert process.stdout.readline().split()[1] == "2"
+            yield Following(process)
         finally:
             process.kill()
+
+
+def test_changes_are_followed(kubectl: Kubectl, kube: Kube, cluster: ControlPlane) -> None:
+    made = kube.create(THINGS, thing())
+    with following(cluster, "get", "thing", made["metadata"]["name"], "--watch") as shown:
+        assert shown.line() == ["NAME", "SIZE", "READY", "AGE"]
+        assert shown.line()[1] == "1"
+        # It shows an object before it watches it, and leaves out the state that the watch begins with.
+        eventually(lambda: [line for line in shown.said if "watch=true" in line])
+        kube.patch(path(THINGS, made), {"spec": {"size": 2}})
+        assert shown.line()[1] == "2"
 
 
 def test_small_objects_are_created_by_commands(kubectl: Kubectl, kube: Kube, namespace: str) -> None:

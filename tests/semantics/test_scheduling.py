@@ -34,11 +34,16 @@ def place(kube: Kube, pods: str, item: Object) -> str:
     return name
 
 
-def reason(kube: Kube, pods: str, item: Object) -> str:
-    """Wait until the scheduler has said why it does not bind a pod; return that."""
-    seen = eventually(lambda: condition(kube.get(path(pods, item)), "PodScheduled"))
+def refused(kube: Kube, pods: str, item: Object, *, because: str) -> None:
+    """Wait until the scheduler says that it does not bind a pod, and why.
+
+    Its first word may be another: it learns of a node, and of each change of one, later than who has made it.
+    """
+    seen = eventually(
+        lambda: condition(kube.get(path(pods, item)), "PodScheduled"),
+        until=lambda seen: because in seen.get("message", ""),
+    )
     assert (seen["status"], seen["reason"]) == ("False", "Unschedulable")
-    return str(seen["message"])
 
 
 def asking(node: Object, **requests: str) -> Object:
@@ -99,14 +104,14 @@ def test_pod_waits_until_there_is_room(kube: Kube, pods: str, node: Object) -> N
     first = kube.create(pods, asking(node, **{"nvidia.com/gpu": "1"}))
     place(kube, pods, first)
     second = kube.create(pods, asking(node, **{"nvidia.com/gpu": "1"}))
-    assert "1 Insufficient nvidia.com/gpu" in reason(kube, pods, second)
+    refused(kube, pods, second, because="1 Insufficient nvidia.com/gpu")
     kube.delete(path(pods, first), {"gracePeriodSeconds": 0})
     place(kube, pods, second)
 
 
 def test_pod_waits_for_a_resource_that_the_node_registers_later(kube: Kube, pods: str, node: Object) -> None:
     made = kube.create(pods, asking(node, **{"amd.com/gpu": "2"}))
-    assert "Insufficient amd.com/gpu" in reason(kube, pods, made)
+    refused(kube, pods, made, because="1 Insufficient amd.com/gpu")
     room = {"capacity": {"amd.com/gpu": "2"}, "allocatable": {"amd.com/gpu": "2"}}
     kube.patch(f"{path(NODES, node)}/status", {"status": room})
     place(kube, pods, made)
@@ -114,7 +119,7 @@ def test_pod_waits_for_a_resource_that_the_node_registers_later(kube: Kube, pods
 
 def test_taint_keeps_pods_away_that_do_not_tolerate_it(kube: Kube, pods: str, node: Object) -> None:
     made = kube.create(pods, {**pod(node), "spec": {**pod(node)["spec"], "tolerations": []}})
-    assert "had untolerated taint" in reason(kube, pods, made)
+    refused(kube, pods, made, because="had untolerated taint")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ def test_required_affinity_is_heeded(kube: Kube, pods: str, node: Object, expres
     if fits:
         place(kube, pods, made)
     else:
-        assert "didn't match Pod's node affinity/selector" in reason(kube, pods, made)
+        refused(kube, pods, made, because="didn't match Pod's node affinity/selector")
 
 
 def test_scheduler_tells_what_it_did(kube: Kube, pods: str, node: Object) -> None:

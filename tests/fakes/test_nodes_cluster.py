@@ -1,4 +1,4 @@
-"""The fake nodes under the real control plane: its controllers make the pods, its scheduler binds them."""
+"""The fake nodes under a control plane: its controllers make the pods, its scheduler binds them."""
 
 import asyncio
 import dataclasses
@@ -12,13 +12,11 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from fakes.cluster.real import RealCluster
+from fakes.cluster.interface import ControlPlane
 from fakes.nodes import FakeNodes, FaultKind, NodeSettings, What
 from fakes.nodes.api import ApiError, KubeApi, Object
 from fakes.nodes.conditions import find, is_true
 from tests.fakes.nodes_support import DEADLINE, Machines, machine, until
-
-pytestmark = pytest.mark.real
 
 SCALE = 200.0
 NODES = "/api/v1/nodes"
@@ -31,15 +29,22 @@ PLUGIN = Path(__file__).parents[2] / "fakes/nodes/manifests/nvidia-device-plugin
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RealCluster]:
-    with RealCluster() as cluster:
-        yield cluster
+def cluster(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A control plane without the device plugin, which other tests may have left. What these leave is taken away."""
+    admin = control_plane.client()
+    admin.request("DELETE", DAEMON_SETS)
+    yield control_plane
+    for path in (JOBS, STATEFUL_SETS, DAEMON_SETS):
+        admin.request("DELETE", f"{path}?propagationPolicy=Background")
+    # No kubelet is left that would end the pods.
+    for path in (f"{PODS}?gracePeriodSeconds=0", NODES):
+        admin.request("DELETE", path)
 
 
 class World:
     """A source of machines, a client, and the fake nodes between them."""
 
-    def __init__(self, cluster: RealCluster, api: KubeApi) -> None:
+    def __init__(self, cluster: ControlPlane, api: KubeApi) -> None:
         self.cluster = cluster
         self.api = api
         self.machines = Machines()
@@ -85,7 +90,7 @@ class World:
 
 
 @pytest_asyncio.fixture
-async def world(cluster: RealCluster) -> AsyncIterator[World]:
+async def world(cluster: ControlPlane) -> AsyncIterator[World]:
     async with KubeApi(cluster.kubeconfig) as api:
         yield World(cluster, api)
 
