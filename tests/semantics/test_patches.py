@@ -111,12 +111,6 @@ def test_strategic_patch_takes_items_out(kube: Kube, stateful_set: Object) -> No
     assert [entry["name"] for entry in strategic(kube, stateful_set, replaced)["containers"]] == ["new"]
 
 
-def test_strategic_patch_brings_items_into_order(kube: Kube, stateful_set: Object) -> None:
-    order = [{"name": "two"}, {"name": "one"}]
-    spec = strategic(kube, stateful_set, {"$setElementOrder/containers": order, "containers": [{"name": "one"}]})
-    assert [entry["name"] for entry in spec["containers"]] == ["two", "one"]
-
-
 def test_strategic_patch_handles_lists_of_plain_values_as_sets(kube: Kube, stateful_set: Object) -> None:
     where = path(STATEFUL_SETS, stateful_set)
     added = kube.patch(where, {"metadata": {"finalizers": ["a.example/two"]}}, content_type=STRATEGIC)

@@ -81,20 +81,8 @@ def invalid(kind: str, name: str, causes: Sequence[Cause], *, group: str = "meta
         422,
         "Invalid",
         f'{qualified(kind, group)} "{name}" is invalid: {told}',
-        details={**_details(kind, group, name), "causes": [vars(cause) for cause in causes]},
+        details={**details(kind, group, name), "causes": [vars(cause) for cause in causes]},
     )
-
-
-def about(code: int, reason: str, plural: str, name: str, what: str, *, group: str = "") -> Problem:
-    """Return a problem that an object is in: there is none, it is there already, it may not be."""
-    text = f'{qualified(plural, group)} "{name}" {what}'
-    return Problem(code, reason, text, details=_details(plural, group, name))
-
-
-def conflict(plural: str, name: str, why: str, *, group: str = "") -> Problem:
-    """Return 409 for a decision on an old state."""
-    text = f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}'
-    return Problem(409, "Conflict", text, details=_details(plural, group, name))
 
 
 def bad_request(message: str) -> Problem:
@@ -124,5 +112,6 @@ def qualified(name: str, group: str) -> str:
     return f"{name}.{group}" if group else name
 
 
-def _details(kind: str, group: str, name: str) -> dict[str, Any]:
+def details(kind: str, group: str, name: str) -> dict[str, Any]:
+    """Return what a Status says about the object that it is about."""
     return {key: value for key, value in (("name", name), ("group", group), ("kind", kind)) if value}

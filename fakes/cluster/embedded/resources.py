@@ -82,8 +82,8 @@ class Resource:
         return self.custom_schema if self.custom else models.schema_of(self.kind)
 
     def problem(self, code: int, reason: str, name: str, what: str) -> Problem:
-        """Return a problem that an object is in."""
-        return problems.about(code, reason, self.plural, name, what, group=self.group)
+        """Return a problem that an object is in: there is none, it is there already, it may not be."""
+        return Problem(code, reason, f"{self._called(name)} {what}", details=self._details(name))
 
     def not_found(self, name: str) -> Problem:
         """Return 404 for an object."""
@@ -91,11 +91,18 @@ class Resource:
 
     def conflict(self, name: str, why: str) -> Problem:
         """Return 409 for a decision on an old state of an object."""
-        return problems.conflict(self.plural, name, why, group=self.group)
+        text = f"Operation cannot be fulfilled on {self._called(name)}: {why}"
+        return Problem(409, "Conflict", text, details=self._details(name))
 
     def invalid(self, name: str, causes: Iterable[Cause]) -> Problem:
         """Return 422 for an object."""
         return problems.invalid(self.kind, name, list(causes), group=self.group)
+
+    def _called(self, name: str) -> str:
+        return f'{self.path} "{name}"'
+
+    def _details(self, name: str) -> Object:
+        return problems.details(self.plural, self.group, name)
 
 
 class Registry:

@@ -3,17 +3,17 @@
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from fakes.cluster.embedded.api import CRD_CLEANUP, FOREGROUND, ORPHAN, Api, Deletion, Propagation
-from fakes.cluster.embedded.objects import Object, is_deleting, uid_of, with_metadata
+from fakes.cluster.embedded.objects import Object, is_deleting, name_of, namespace_of, uid_of, with_metadata
 from fakes.cluster.embedded.resources import CRDS
 from fakes.cluster.embedded.store import Event, Item, Key
 
 _CRD_PATH: Final = f"{CRDS}.apiextensions.k8s.io"
-# How long the API server keeps events (its flag --event-ttl), in seconds.
-_EVENT_SECONDS: Final = 3600.0
+# How long the API server keeps events (its flag --event-ttl).
+_EVENT_LIFE: Final = timedelta(hours=1)
 
 
 class Garbage:
@@ -134,25 +134,22 @@ class Collections:
 
 
 class Expiry:
-    """Deletes events that are too old."""
+    """Deletes the events that are too old whenever there is a new one."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def keys(self, event: Event) -> list[Key]:
-        """Return the event that is new."""
-        return [event.item.key] if event.item.resource.path == "events" and event.change == "ADDED" else []
+        """Return one and the same key for all events."""
+        return [("", "events")] if event.item.resource.path == "events" and event.change == "ADDED" else []
 
-    def sync(self, key: Key) -> float | None:
-        """Delete an event whose time is over; else return how long it has."""
-        event = self._api.find("events", key)
-        if event is None:
-            return None
-        age = datetime.now(UTC) - datetime.fromisoformat(event["metadata"]["creationTimestamp"])
-        left = _EVENT_SECONDS - age.total_seconds()
-        if left <= 0:
-            self._api.delete(self._api.kind("events"), key)
-        return left if left > 0 else None
+    def sync(self, _key: Key) -> None:
+        """Delete, beginning with the oldest, which are the first ones."""
+        for event in self._api.objects("events"):
+            age = datetime.now(UTC) - datetime.fromisoformat(event["metadata"]["creationTimestamp"])
+            if age < _EVENT_LIFE:
+                return
+            self._api.delete(self._api.kind("events"), (namespace_of(event), name_of(event)))
 
 
 def _without_finalizer(content: Object, finalizer: str) -> Object:

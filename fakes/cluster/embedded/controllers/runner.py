@@ -26,15 +26,15 @@ class Controller(Protocol):
     def keys(self, event: Event) -> Iterable[Key]:
         """Return the keys that a change concerns."""
 
-    def sync(self, key: Key) -> float | None:
-        """Do what is due; return in how many seconds something is due again, None when only a change can make it so."""
+    def sync(self, key: Key) -> None:
+        """Do what is due. Raises Problem: to be tried again."""
 
 
 Entry = tuple[Controller, Key]
 
 
 class Runner:
-    """A queue for all controllers: each key of each is in it once, and has one timer at most."""
+    """A queue for all controllers: each key of each is in it once."""
 
     def __init__(self, api: Api) -> None:
         placement = Placement()
@@ -48,7 +48,6 @@ class Runner:
             Budgets(api),
         )
         self._queue: dict[Entry, None] = {}
-        self._timers: dict[Entry, asyncio.TimerHandle] = {}
         self._news = asyncio.Event()
         api.store.listeners += [placement.note, self._note]
 
@@ -59,12 +58,15 @@ class Runner:
             await self._news.wait()
             self._news.clear()
             while self._queue:
-                entry = next(iter(self._queue))
+                controller, key = entry = next(iter(self._queue))
                 del self._queue[entry]
-                if (timer := self._timers.pop(entry, None)) is not None:
-                    timer.cancel()
-                if (again := _sync(*entry)) is not None:
-                    self._timers[entry] = loop.call_later(again, self._add, entry)
+                try:
+                    controller.sync(key)
+                except Problem as problem:
+                    _log.info("%s %s: %s", type(controller).__name__, key, problem)
+                    loop.call_later(_AGAIN, self._add, entry)
+                except Exception:  # noqa: BLE001 -- one controller's bug is not to stop the others
+                    _log.exception("%s %s", type(controller).__name__, key)
                 # Requests get their turn between any two steps.
                 await asyncio.sleep(0)
 
@@ -76,14 +78,3 @@ class Runner:
     def _add(self, entry: Entry) -> None:
         self._queue[entry] = None
         self._news.set()
-
-
-def _sync(controller: Controller, key: Key) -> float | None:
-    try:
-        return controller.sync(key)
-    except Problem as problem:
-        _log.info("%s %s: %s", type(controller).__name__, key, problem)
-        return _AGAIN
-    except Exception:  # noqa: BLE001 -- one controller's bug is not to stop the others
-        _log.exception("%s %s", type(controller).__name__, key)
-        return None

@@ -158,11 +158,11 @@ def untolerated(pod: Object, taints: Iterable[Object], effects: Container[str]) 
     return [
         taint
         for taint in taints
-        if str(taint.get("effect")) in effects and not any(tolerates(toleration, taint) for toleration in tolerations)
+        if str(taint.get("effect")) in effects and not any(_tolerates(toleration, taint) for toleration in tolerations)
     ]
 
 
-def tolerates(toleration: Object, taint: Object) -> bool:
+def _tolerates(toleration: Object, taint: Object) -> bool:
     """Whether a toleration is for a taint."""
     if toleration.get("effect") not in {None, "", taint.get("effect")}:
         return False

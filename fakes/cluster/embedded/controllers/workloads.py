@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from typing import Any, ClassVar, Final
 
 from fakes.cluster.embedded.api import FINISHED, STATUS, Api
@@ -18,13 +19,10 @@ from fakes.cluster.embedded.objects import (
     now,
     uid_of,
     with_condition,
-    with_metadata,
 )
 from fakes.cluster.embedded.store import Event, Key
 
 _HASH: Final = "controller-revision-hash"
-# Pods of jobs carry it until their end is counted, so that none is counted twice or never.
-_TRACKING: Final = "batch.kubernetes.io/job-tracking"
 # What the DaemonSet controller adds to each pod: they stay, whatever happens to the node.
 _TOLERATED: Final = [
     {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": effect}
@@ -196,32 +194,18 @@ class StatefulSets(Workload):
 
 
 class Jobs(Workload):
-    """Runs pods until enough have succeeded or too many have failed; one that fails is replaced at once."""
+    """Runs pods until enough have succeeded or too many have failed; it counts the pods that are there."""
 
     plural, kind = "jobs", "Job"
-
-    def sync(self, key: Key) -> None:
-        """Bring a job on, or let its pods go when it is not there any more."""
-        super().sync(key)
-        if self.api.find(self.plural, key) is None:
-            for pod in self.api.objects("pods", namespace=key[0]):
-                owner = controller_of(pod)
-                if owner and (owner["kind"], owner["name"]) == (self.kind, key[1]):
-                    self._let_go(pod)
 
     def reconcile(self, item: Object) -> None:
         """Count what has ended, and start what is missing."""
         spec, status = item["spec"], dict(item.get(STATUS) or {})
-        if any(condition(item, kind).get("status") == "True" for kind in ("Complete", "Failed")):
+        if status.get("conditions"):
             return
-        status.setdefault("startTime", now())
-        for pod in self.pods(item):
-            phase = pod[STATUS].get("phase")
-            if phase in FINISHED and _TRACKING in pod["metadata"].get("finalizers", ()):
-                status[phase.lower()] = status.get(phase.lower(), 0) + 1
-                self._let_go(pod)
+        ended = Counter(pod[STATUS].get("phase") for pod in self.pods(item))
         active = [pod for pod in self.pods(item) if _is_active(pod)]
-        succeeded, has_failed = status.get("succeeded", 0), status.get("failed", 0) > spec["backoffLimit"]
+        succeeded, has_failed = ended["Succeeded"], ended["Failed"] > spec["backoffLimit"]
         completions = spec.get("completions")
         done = succeeded >= completions if completions is not None else bool(succeeded) and not active
         if has_failed:
@@ -232,22 +216,16 @@ class Jobs(Workload):
             status |= {"conditions": with_condition([], "Complete", "True", **told), "completionTime": now()}
         if has_failed or done or spec["suspend"]:
             for pod in active:
-                self._let_go(pod)
                 self.delete(pod)
         elif completions is not None or not succeeded:
             left = spec["parallelism"] if completions is None else min(spec["parallelism"], completions - succeeded)
             for _ in range(left - len(active)):
-                self.create(item, labels={}, metadata={"finalizers": [_TRACKING]})
+                self.create(item, labels={}, metadata={})
         active = [pod for pod in self.pods(item) if _is_active(pod)]
-        status |= {"active": len(active), "ready": sum(map(is_ready, active)), "uncountedTerminatedPods": {}}
+        status.setdefault("startTime", now())
+        status |= {"active": len(active), "ready": sum(map(is_ready, active))}
+        status |= {"succeeded": succeeded, "failed": ended["Failed"], "uncountedTerminatedPods": {}}
         self.api.write(self.plural, item, status=status)
-
-    def _let_go(self, pod: Object) -> None:
-        # As it is now: it may have changed since it was looked at.
-        item = self.api.store.by_uid(uid_of(pod))
-        if item is not None:
-            left = [entry for entry in item.object["metadata"].get("finalizers", ()) if entry != _TRACKING]
-            self.api.keep(item.become(with_metadata(item.object, finalizers=left or None)))
 
 
 def is_ready(pod: Object) -> bool:
