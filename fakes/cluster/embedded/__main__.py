@@ -10,6 +10,7 @@ import json
 import logging
 import ssl
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from aiohttp import web
 from fakes.cluster.embedded.api import Api
 from fakes.cluster.embedded.controllers.runner import Runner
 from fakes.cluster.embedded.problems import Problem
-from fakes.cluster.embedded.server import Server, User
+from fakes.cluster.embedded.server import Server
 
 _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
@@ -51,7 +52,7 @@ class Door:
     async def control(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer on the control channel."""
         try:
-            self._server.user(request)
+            self._server.check_token(request)
         except Problem as problem:
             return web.Response(status=problem.code)
         match request.path:
@@ -70,7 +71,7 @@ async def serve(folder: Path) -> None:
     context.load_cert_chain(folder / "serving.crt", folder / "serving.key")
     api = Api()
     runner = Runner(api)
-    door = Door(Server(api, _users(folder / "tokens.csv")), api, context)
+    door = Door(Server(api, _tokens(folder / "tokens.csv")), api, context)
     for namespace in _NAMESPACES:
         api.create(api.kind("namespaces"), {"metadata": {"name": namespace}})
     working = asyncio.create_task(runner.run())
@@ -91,9 +92,9 @@ async def _listen(server: web.Server, context: ssl.SSLContext, port: int) -> tup
     return runner, runner.addresses[0][1]
 
 
-def _users(path: Path) -> dict[str, User]:
+def _tokens(path: Path) -> dict[str, datetime]:
     with path.open(newline="") as file:
-        return {token: User(name=name, groups=tuple(groups.split(","))) for token, name, _, groups in csv.reader(file)}
+        return {token: datetime.max.replace(tzinfo=UTC) for token, *_ in csv.reader(file)}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from fakes.cluster.embedded.resources import Registry, Resource
 
 # The version of Kubernetes that the real control plane has; the behaviour is held against it.
 VERSION: Final = {"major": "1", "minor": "36", "gitVersion": "v1.36.3-embedded", "platform": "python"}
-# Group, version and plural of the one resource that only answers a question: who am I?
-REVIEW: Final = ("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 _VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _ACTION: Final = "x-kubernetes-group-version-kind"
@@ -44,7 +42,7 @@ def discover(registry: Registry, parts: list[str]) -> Object | None:
 
 
 def _groups(registry: Registry) -> dict[str, list[str]]:
-    return {group: versions for group, versions in registry.groups().items() if group} | {REVIEW[0]: [REVIEW[1]]}
+    return {group: versions for group, versions in registry.groups().items() if group}
 
 
 def _group(name: str, versions: list[str]) -> Object:
@@ -72,9 +70,6 @@ def _resources(registry: Registry, group: str, version: str) -> Object | None:
         for name, kind, of, verb in () if resource.custom else _SUBRESOURCES.get(resource.plural, ()):
             entry = {"name": f"{resource.plural}/{name}", "singularName": "", **about, "kind": kind, "verbs": [verb]}
             entries.append({**entry, "group": of, "version": "v1"})
-    if (group, version) == REVIEW[:2]:
-        about = {"name": REVIEW[2], "singularName": "", "namespaced": False}
-        entries.append({**about, "kind": "SelfSubjectReview", "verbs": ["create"]})
     group_version = f"{group}/{version}" if group else version
     listed = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
     return listed if entries else None

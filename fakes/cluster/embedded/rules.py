@@ -19,7 +19,6 @@ NOT_READY: Final = "node.kubernetes.io/not-ready"
 UNREACHABLE: Final = "node.kubernetes.io/unreachable"
 # Seconds a pod stays on a node in trouble unless it says otherwise (plugin DefaultTolerationSeconds).
 _TOLERATION_SECONDS: Final = 300
-_SYSTEM_PRIORITIES: Final = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 _POD_UPDATE: Final = "pod updates may not change fields other than images, `spec.activeDeadlineSeconds` and tolerations"
 
 _SUBDOMAIN: Final = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -55,7 +54,7 @@ _DEFAULTS: Final[Mapping[str, Object]] = {
     "persistentvolumeclaims": {"spec": {"volumeMode": "Filesystem"}, "status": {"phase": "Pending"}},
     "poddisruptionbudgets": {"spec": {}, "status": dict.fromkeys(_DISRUPTIONS, 0)},
     "pods": {
-        "spec": {"preemptionPolicy": "PreemptLowerPriority", "enableServiceLinks": True},
+        "spec": {"preemptionPolicy": "PreemptLowerPriority", "priority": 0, "enableServiceLinks": True},
         "status": {"phase": "Pending"},
     },
     "secrets": {"type": "Opaque"},
@@ -134,7 +133,7 @@ def _pod(pod: Object) -> None:
     spec = pod["spec"]
     _complete_pod_spec(spec)
     account = spec.setdefault("serviceAccountName", "default")
-    spec.update(serviceAccount=account, priority=_SYSTEM_PRIORITIES.get(spec.get("priorityClassName", ""), 0))
+    spec["serviceAccount"] = account
     tolerations = spec.setdefault("tolerations", [])
     for key in (NOT_READY, UNREACHABLE):
         if not any(t.get("key") in {key, None} and t.get("effect") in {"NoExecute", None} for t in tolerations):

@@ -5,7 +5,6 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from aiohttp import web
 from fakes.cluster.embedded import discovery, patches, problems
 from fakes.cluster.embedded.api import STATUS, Api, Call, Deletion
 from fakes.cluster.embedded.controllers.disruption import evict
-from fakes.cluster.embedded.objects import Object, name_of, namespace_of, now, uid_of
+from fakes.cluster.embedded.objects import Object, name_of, namespace_of, uid_of
 from fakes.cluster.embedded.problems import Problem, bad_request
 from fakes.cluster.embedded.reading import Lists, Target, View, Watch, number
 from fakes.cluster.embedded.store import Item
@@ -31,30 +30,17 @@ _APPLY: Final = "application/apply-patch+yaml"
 _DONE: Final = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 _PROPAGATIONS: Final = ("Foreground", "Background", "Orphan")
 _TOKEN_SECONDS: Final = 3600
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 # Seconds that the last words of a watch may take; who has not read them by then does not read.
 _LAST_WORDS: Final = 5.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class User:
-    """Who a token stands for, and until when."""
-
-    name: str
-    groups: tuple[str, ...]
-    until: datetime | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the token is good no more."""
-        return self.until is not None and self.until < datetime.now(UTC)
-
-
 class Server:
-    """Answers requests; the objects are in `api`, the tokens that are good in `users`."""
+    """Answers requests; the objects are in `api`. `tokens` are those that are good, and until when."""
 
-    def __init__(self, api: Api, users: dict[str, User]) -> None:
+    def __init__(self, api: Api, tokens: dict[str, datetime]) -> None:
         self._api = api
-        self._users = users
+        self._tokens = tokens
         self.lists = Lists(api.store)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -70,16 +56,14 @@ class Server:
             _log.exception("%s %s", request.method, request.path_qs)
             return _answer(Problem(500, "InternalError", "this control plane has a bug: see its log").body(), code=500)
 
-    def user(self, request: web.BaseRequest) -> User:
-        """Return who sends a request. Raises Problem: 401 for a wrong token, 403 for none."""
+    def check_token(self, request: web.BaseRequest) -> None:
+        """Let in who has a token. Raises Problem: 401 for a wrong one, 403 for none."""
         authorization = request.headers.get("Authorization", "")
         if not authorization:
             text = f'forbidden: User "system:anonymous" cannot {request.method.lower()} path "{request.path}"'
             raise Problem(403, "Forbidden", text, details={})
-        user = self._users.get(authorization.removeprefix("Bearer "))
-        if user is None or user.is_over:
+        if self._tokens.get(authorization.removeprefix("Bearer "), _NEVER) < datetime.now(UTC):
             raise Problem(401, "Unauthorized", "Unauthorized")
-        return user
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -87,12 +71,10 @@ class Server:
             return web.Response(text="ok")
         if path == "/version":
             return _answer(discovery.VERSION)
-        user = self.user(request)
+        self.check_token(request)
         parts = [part for part in path.split("/") if part]
         if found := discovery.discover(self._api.registry, parts):
             return _answer(found)
-        if parts == ["apis", *discovery.REVIEW]:
-            return _answer(_review(user), code=201)
         if parts[:1] == ["api"] and len(parts) > 2:
             parts.insert(1, "")
         elif parts[:1] != ["apis"] or len(parts) < 4 or not self._api.registry.of(parts[1], parts[2]):
@@ -216,12 +198,10 @@ class Server:
         spec = (request or {}).get("spec") or {}
         seconds = int(spec.get("expirationSeconds") or _TOKEN_SECONDS)
         namespace, until = namespace_of(account), datetime.now(UTC) + timedelta(seconds=seconds)
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-        for token in [token for token, user in self._users.items() if user.is_over]:
-            del self._users[token]
+        for old in [old for old, end in self._tokens.items() if end < datetime.now(UTC)]:
+            del self._tokens[old]
         token = secrets.token_urlsafe(32)
-        user = User(name=f"system:serviceaccount:{namespace}:{name_of(account)}", groups=groups, until=until)
-        self._users[token] = user
+        self._tokens[token] = until
         return {
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
@@ -229,16 +209,6 @@ class Server:
             "spec": {"audiences": ["https://kubernetes.default.svc"], **spec, "expirationSeconds": seconds},
             "status": {"token": token, "expirationTimestamp": until.strftime("%Y-%m-%dT%H:%M:%SZ")},
         }
-
-
-def _review(user: User) -> Object:
-    """Answer a SelfSubjectReview: who is it that asks?"""
-    return {
-        "kind": "SelfSubjectReview",
-        "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"creationTimestamp": now()},
-        "status": {"userInfo": {"username": user.name, "groups": [*user.groups]}},
-    }
 
 
 async def _body(request: web.BaseRequest) -> Any:

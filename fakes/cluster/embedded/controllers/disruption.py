@@ -95,8 +95,6 @@ def _spend(api: Api, budget: Object, *, ready: bool) -> None:
     status = _status(api, budget)
     if not ready and status["currentHealthy"] >= status["desiredHealthy"] > 0:
         return
-    if not ready and budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
-        return
     if status["disruptionsAllowed"] <= 0:
         text = (
             f"The disruption budget {name_of(budget)} needs {status['desiredHealthy']} healthy pods "
