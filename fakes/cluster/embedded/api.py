@@ -246,6 +246,8 @@ class Api:
             raise _undecodable(resource, f"strict decoding error: {fields}")
         if call.validation == "Warn":
             call.warnings.extend(f'unknown field "{path}"' for path in unknown)
+        if resource.path == "secrets":
+            rules.code_secret(made)
         return {key: value for key, value in made.items() if key not in resource.head}
 
     def _validate(self, resource: Resource, item: Object, old: Object | None, call: Call) -> None:

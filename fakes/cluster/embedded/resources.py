@@ -27,6 +27,8 @@ _BUILT_IN: Final = """
                           v1 services                  Service                  nsa  svc
 apiextensions.k8s.io      v1 customresourcedefinitions CustomResourceDefinition sg   crd,crds
 apps                      v1 daemonsets                DaemonSet                nsga ds
+apps                      v1 deployments               Deployment               nsga deploy
+apps                      v1 replicasets               ReplicaSet               nsga rs
 apps                      v1 statefulsets              StatefulSet              nsga sts
 batch                     v1 jobs                      Job                      nsga
 coordination.k8s.io       v1 leases                    Lease                    n
@@ -155,7 +157,7 @@ def complete_crd(crd: Object) -> None:
     crd["status"] = {
         "conditions": with_condition(accepted, "Established", "True", reason="InitialNamesAccepted", message=told),
         "acceptedNames": names,
-        "storedVersions": [version["name"] for version in spec["versions"] if version["storage"]],
+        "storedVersions": [version["name"] for version in spec["versions"] if version.get("storage")],
     }
 
 
@@ -223,7 +225,7 @@ def _from_crd(crd: Object) -> Iterator[Resource]:
     spec = crd["spec"]
     names = spec["names"]
     for version in spec["versions"]:
-        if version["served"]:
+        if version.get("served"):
             yield Resource(
                 group=spec["group"],
                 version=version["name"],

@@ -102,6 +102,12 @@ def complete(plural: str, item: Object) -> None:
             _complete_pod_spec(spec)
 
 
+def code_secret(secret: Object) -> None:
+    """Put what a secret says in plain text beside its coded data, whenever it is written."""
+    for key, value in (secret.pop("stringData", None) or {}).items():
+        secret.setdefault("data", {})[key] = base64.b64encode(value.encode()).decode()
+
+
 def check(plural: str, item: Object, old: Object | None) -> Iterator[Cause]:
     """Yield what is wrong with an object of a built-in kind; `old` is what is there before an update."""
     if checker := _CHECK.get(plural):
@@ -185,18 +191,12 @@ def _service(service: Object) -> None:
         _fill(port, {"protocol": "TCP", "targetPort": port["port"]})
 
 
-def _secret(secret: Object) -> None:
-    for key, value in (secret.pop("stringData", None) or {}).items():
-        secret.setdefault("data", {})[key] = base64.b64encode(value.encode()).decode()
-
-
 _COMPLETE: Final[Mapping[str, Callable[[Object], None]]] = {
     resources.CRDS: resources.complete_crd,
     "jobs": _job,
     "namespaces": _namespace,
     "nodes": _node,
     "pods": _pod,
-    "secrets": _secret,
     "services": _service,
 }
 
@@ -261,6 +261,10 @@ def _check_workload(item: Object, old: Object | None) -> Iterator[Cause]:
         yield problems.forbidden("spec.podManagementPolicy", "this control plane makes pods one after the other only")
 
 
+def _check_unmade(_item: Object, _old: Object | None) -> Iterator[Cause]:
+    yield problems.forbidden("kind", "no controller of this control plane would make pods of it")
+
+
 def _check_crd(crd: Object, _old: Object | None) -> Iterator[Cause]:
     return resources.check_crd(crd)
 
@@ -268,9 +272,11 @@ def _check_crd(crd: Object, _old: Object | None) -> Iterator[Cause]:
 _CHECK: Final[Mapping[str, Callable[[Object, Object | None], Iterator[Cause]]]] = {
     resources.CRDS: _check_crd,
     "daemonsets": _check_workload,
+    "deployments": _check_unmade,
     "events": _check_event,
     "jobs": _check_job,
     "nodes": _check_node,
     "pods": _check_pod,
+    "replicasets": _check_unmade,
     "statefulsets": _check_workload,
 }

@@ -79,13 +79,13 @@ class Server:
             parts.insert(1, "")
         elif parts[:1] != ["apis"] or len(parts) < 4 or not self._api.registry.of(parts[1], parts[2]):
             return web.Response(status=404, text="404 page not found\n")
-        return await self._serve(request, self._locate(*parts[1:]))
+        return await self._serve(request, self._locate(parts[1], parts[2], parts[3:]))
 
-    def _locate(self, group: str, version: str, *rest: str) -> Target:
+    def _locate(self, group: str, version: str, rest: list[str]) -> Target:
         """Return what a path names. Raises Problem: 404."""
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2 and rest[2] != STATUS:
-            _, namespace, *rest = rest  # type: ignore[assignment]  # a list by now
+            _, namespace, *rest = rest
         plural, name, subresource, *more = [*rest, *("" for _ in range(3 - len(rest)))]
         resource = self._api.registry.get(group, version, plural)
         if resource is None or more:
