@@ -135,8 +135,13 @@ class Api:
         )
         if resource.has_status and resource.path != "nodes":
             item.pop(STATUS, None)
-        if not resource.custom:
-            rules.complete(resource.plural, item)
+        try:
+            if not resource.custom:
+                rules.complete(resource.plural, item)
+        except (AttributeError, KeyError, TypeError):
+            # What has another shape than is thought of is told of as such; anything else is a bug.
+            self._validate(resource, item, None, call)
+            raise
         self._validate(resource, item, None, call)
         if self.store.get(resource, (namespace, name_of(item))) is not None:
             raise resource.problem(409, "AlreadyExists", name_of(item), "already exists")
@@ -239,15 +244,15 @@ class Api:
         unknown: list[str] = []
         try:
             made = shape(resource.schema, body, unknown=unknown, defaults=defaults)
-        except ValueError as error:
+            if resource.path == "secrets":
+                rules.code_secret(made)
+        except (ValueError, AttributeError) as error:
             raise _undecodable(resource, str(error)) from error
         if unknown and call.validation == "Strict":
             fields = ", ".join(f'unknown field "{path}"' for path in unknown)
             raise _undecodable(resource, f"strict decoding error: {fields}")
         if call.validation == "Warn":
             call.warnings.extend(f'unknown field "{path}"' for path in unknown)
-        if resource.path == "secrets":
-            rules.code_secret(made)
         return {key: value for key, value in made.items() if key not in resource.head}
 
     def _validate(self, resource: Resource, item: Object, old: Object | None, call: Call) -> None:

@@ -15,8 +15,8 @@ from fakes.cluster.embedded.schema import INT_OR_STRING, LIST_KEYS, LIST_TYPE, P
 
 # Kind -> name of its model, where it is not V1 and the kind.
 _MODELS: Final = {"Event": "CoreV1Event"}
-# Too open to be checked, or checked by `fakes.cluster.embedded.kinds` itself.
-_OPEN: Final = ("V1CustomResourceDefinition", "V1JSONSchemaProps")
+# Too open to be checked: the schemas in CustomResourceDefinitions.
+_OPEN: Final = "V1JSONSchemaProps"
 
 # https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy, patchMergeKey and listMapKey of
 # k8s.io/api. Field, or model and field -> keys; a list of plain values that is a set has none.
@@ -70,7 +70,7 @@ class _Converter:
             self._done[name] = made
             if description := _description(schema):
                 made["description"] = description
-            if name in _OPEN or not schema.get("properties"):
+            if name == _OPEN or not schema.get("properties"):
                 made[PRESERVE] = True
             else:
                 made["properties"] = {

@@ -97,9 +97,8 @@ def complete(plural: str, item: Object) -> None:
     _fill(item, copy.deepcopy(_DEFAULTS.get(plural, {})))
     if maker := _COMPLETE.get(plural):
         maker(item)
-    for spec in (dig(item, "spec", "template", "spec"), item["spec"] if plural == "pods" else None):
-        if spec is not None:
-            _complete_pod_spec(spec)
+    if template := dig(item, "spec", "template", "spec"):
+        _complete_pod_spec(template)
 
 
 def code_secret(secret: Object) -> None:

@@ -50,6 +50,8 @@ class Server:
         except Problem as problem:
             headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
             return _answer(problem.body(), code=problem.code, headers=headers)
+        except web.HTTPRequestEntityTooLarge as error:
+            return _answer(Problem(413, "RequestEntityTooLarge", f"{error.text}").body(), code=413)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:  # noqa: BLE001 -- a bug of ours is answered as the API server answers its own
@@ -114,7 +116,7 @@ class Server:
                 item = self._api.create(resource, body, namespace=target.namespace, call=call)
                 return _raw(view.one(item), code=201, warnings=call.warnings)
             case "PUT", True:
-                body, call = _of_kind(target, await _body(request)), _call(request, target, is_patch=False)
+                body, call = _of_kind(target, await _body(request)), _call(request, target)
                 item = self._api.update(resource, target.key, lambda _: body, call)
                 return _raw(view.one(item), warnings=call.warnings)
             case "PATCH", True:
@@ -130,9 +132,8 @@ class Server:
         item = self._api.get(target.resource, target.key)
         match target.resource.path, target.subresource, request.method:
             case "pods", "eviction", "POST":
-                evict(
-                    self._api, target.key, _deletion_options(request, (await _body(request) or {}).get("deleteOptions"))
-                )
+                options = (await _body(request) or {}).get("deleteOptions")
+                evict(self._api, target.key, _deletion_options(request, options))
                 return _answer(_DONE, code=201)
             case "pods", "log", "GET":
                 raise bad_request("nothing runs on the nodes of this control plane, so there are no logs")
@@ -241,7 +242,7 @@ def _of_kind(target: Target, body: Any) -> Object:
     return body
 
 
-def _call(request: web.BaseRequest, target: Target, *, is_patch: bool = True) -> Call:
+def _call(request: web.BaseRequest, target: Target) -> Call:
     """Return how a write is meant. The manager is the first word of the client's name where it does not say."""
     query = request.query
     if query.get("dryRun") not in {None, "", "All"}:
@@ -251,7 +252,7 @@ def _call(request: web.BaseRequest, target: Target, *, is_patch: bool = True) ->
         subresource=target.subresource,
         dry_run=query.get("dryRun") == "All",
         validation=query.get("fieldValidation") or "Warn",
-        is_patch=is_patch and request.method == "PATCH",
+        is_patch=request.method == "PATCH",
     )
 
 
@@ -264,8 +265,6 @@ def _deletion_options(request: web.BaseRequest, body: Any) -> Deletion:
     said = {**request.query, **(body if isinstance(body, dict) else {})}
     preconditions = said.get("preconditions") or {}
     grace, propagation = said.get("gracePeriodSeconds"), said.get("propagationPolicy")
-    if propagation is None and (orphan := said.get("orphanDependents")) is not None:
-        propagation = "Orphan" if orphan in {True, "true"} else "Background"
     if propagation not in {None, *_PROPAGATIONS}:
         cause = problems.unsupported("propagationPolicy", propagation, _PROPAGATIONS)
         raise problems.invalid("DeleteOptions", "", [cause])
