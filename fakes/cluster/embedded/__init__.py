@@ -28,7 +28,8 @@ What it does not do, and refuses where silence would deceive:
 * Strategic merge patches do not bring items into an order. Server-side apply keeps no managedFields; what else is
   simplified there is in `ownership`.
 * No protobuf, in which kubectl sends `create configmap`, `create token`, `drain` and the like: 415. Manifests are JSON.
-* No priority and fairness, no aggregated APIs, no aggregated discovery, no OpenAPI v2.
+* No priority and fairness, no aggregated APIs, no aggregated discovery, no OpenAPI v2; `kubectl explain`
+  has no descriptions of built-in kinds.
 """
 
 from fakes.cluster.embedded.cluster import EmbeddedCluster

@@ -1,5 +1,6 @@
 """What may be done with objects: create, change, apply, delete. No HTTP here, and nothing that waits."""
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,6 @@ from fakes.cluster.embedded.objects import (
     is_deleting,
     name_of,
     namespace_of,
-    new_uid,
     now,
     suffix,
     uid_of,
@@ -131,7 +131,7 @@ class Api:
         item = self._shaped(resource, {**body, "metadata": metadata}, call)
         generation = 1 if resource.has_generation else None
         item = with_metadata(
-            item, namespace=namespace or None, uid=new_uid(), creationTimestamp=now(), generation=generation
+            item, namespace=namespace or None, uid=str(uuid.uuid4()), creationTimestamp=now(), generation=generation
         )
         if resource.has_status and resource.path != "nodes":
             item.pop(STATUS, None)

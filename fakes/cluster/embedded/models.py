@@ -4,7 +4,6 @@ What its models do not tell is added here: which lists are merged by which keys,
 values a field may have, as far as somebody would notice.
 """
 
-import re
 from functools import cache
 from typing import Any, Final
 
@@ -68,8 +67,6 @@ class _Converter:
         if name not in self._done:
             made: Object = {"type": "object"}
             self._done[name] = made
-            if description := _description(schema):
-                made["description"] = description
             if name == _OPEN or not schema.get("properties"):
                 made[PRESERVE] = True
             else:
@@ -82,8 +79,6 @@ class _Converter:
 
     def _field(self, model: str, field: str, schema: dict[str, Any]) -> Object:
         made = {**self._type(schema, quantity=field in _QUANTITIES)}
-        if description := _description(schema):
-            made["description"] = description
         keys = _LISTS.get(f"{model}.{field}", _LISTS.get(field))
         if keys is not None and made.get("type") == "array":
             made[LIST_TYPE] = "map" if keys else "set"
@@ -111,7 +106,3 @@ class _Converter:
                 return {"type": plain, **({"format": schema["format"]} if "format" in schema else {})}
             case _:
                 return {PRESERVE: True}
-
-
-def _description(schema: dict[str, Any]) -> str:
-    return re.split(r"\n\s*Attributes:", str(schema.get("description", "")))[0].strip()
