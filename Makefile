@@ -16,7 +16,7 @@ SPEED ?= 30
 KEEP ?=
 CLUSTER ?= embedded
 
-.PHONY: help demo test lint types layers unit scenarios control-plane lock format clean
+.PHONY: help demo test lint types layers unit embedded real control-plane lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,8 +24,7 @@ help: ## show this list
 demo: $(READY) ## show a NodeClaim become a GPU node and go away again
 	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
 
-test: lint types layers control-plane ## everything that CI checks
-	$(BIN)/pytest
+test: lint types layers unit embedded real ## everything that CI checks
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check
@@ -37,11 +36,16 @@ types: $(READY) ## mypy --strict
 layers: $(READY) ## the layers of the package, by import-linter
 	$(BIN)/lint-imports
 
-unit: $(READY) ## the tests that need nothing but Python
-	$(BIN)/pytest -m "not real"
+unit: $(READY) ## the tests that need nothing but Python, in seconds
+	$(BIN)/pytest -m "not embedded and not real"
 
-scenarios: $(READY) control-plane ## the tests on the real control plane
-	$(BIN)/pytest -m real
+# Tests wait far more than they work, so more of them run side by side than there are cores: each process has a control
+# plane of its own, and of the real one two are as much as a small machine has memory for.
+embedded: $(READY) ## the tests on the control plane in Python
+	$(BIN)/pytest -m embedded -n 3 --dist loadfile
+
+real: $(READY) control-plane ## the tests on the real control plane
+	$(BIN)/pytest -m real -n 2 --dist loadfile
 
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only

@@ -238,6 +238,7 @@ async def test_call_goes_through_and_is_logged(proxy: FaultProxy, client: KubeAp
     assert not list(proxy.calls)
 
 
+@pytest.mark.real_only("asks who it is, which the control plane in Python does not tell")
 async def test_caller_is_who_he_is_by_his_own_token(control_plane: ControlPlane, proxy: FaultProxy) -> None:
     kubeconfig = proxy.kubeconfig_like(control_plane.kubeconfig_for("default", service_account="default"))
     assert kubeconfig.stat().st_mode & 0o777 == 0o600

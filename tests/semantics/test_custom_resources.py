@@ -186,14 +186,6 @@ def test_one_object_is_served_in_every_version(kube: Kube) -> None:
     assert listed["apiVersion"] == f"{GROUP}/v1"
 
 
-def test_thing_is_scaled_under_its_own_path(kube: Kube) -> None:
-    made = kube.create(THINGS, thing(spec={"replicas": 1}))
-    scale = f"{path(THINGS, made)}/scale"
-    assert kube.get(scale)["spec"] == {"replicas": 1}
-    assert kube.patch(scale, {"spec": {"replicas": 3}})["spec"] == {"replicas": 3}
-    assert kube.get(path(THINGS, made))["spec"]["replicas"] == 3
-
-
 def test_table_has_the_columns_of_the_definition(kube: Kube) -> None:
     made = kube.create(THINGS, thing(unique("row"), labels={"topology.example/zone": "z1"}))
     conditions = [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]

@@ -5,8 +5,6 @@ import pytest
 from tests.semantics.client import Kube, Object, eventually
 from tests.semantics.things import API_VERSION, GROUP
 
-AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
-
 
 @pytest.mark.parametrize("place", ["/healthz", "/livez", "/readyz"])
 def test_server_is_well(kube: Kube, place: str) -> None:
@@ -37,12 +35,11 @@ def test_groups_are_listed(kube: Kube) -> None:
 def test_resources_of_a_group_are_listed(kube: Kube) -> None:
     listed = kube.get(f"/apis/{API_VERSION}")
     resources: dict[str, Object] = {entry["name"]: entry for entry in listed["resources"]}
-    assert set(resources) >= {"things", "things/status", "things/scale"}
+    assert set(resources) >= {"things", "things/status"}
     found = resources["things"]
     assert (found["kind"], found["namespaced"], found["singularName"]) == ("Thing", True, "thing")
     assert (found["shortNames"], found["categories"]) == (["th"], ["semantic"])
     assert {"create", "get", "list", "watch", "patch", "delete", "deletecollection"} <= set(found["verbs"])
-    assert resources["things/scale"]["kind"] == "Scale"
 
 
 def test_core_resources_are_listed(kube: Kube) -> None:
@@ -51,16 +48,6 @@ def test_core_resources_are_listed(kube: Kube) -> None:
     assert resources["pods"]["shortNames"] == ["po"]
     assert resources["pods/eviction"]["kind"] == "Eviction"
     assert "configmaps/status" not in resources
-
-
-def test_everything_is_listed_at_once_for_who_asks(kube: Kube) -> None:
-    answer = kube.ask("GET", "/apis", accept=AGGREGATED)
-    assert answer.body["kind"] == "APIGroupDiscoveryList"
-    (group,) = [item for item in answer.body["items"] if item["metadata"]["name"] == GROUP]
-    (things,) = [entry for entry in group["versions"][0]["resources"] if entry["resource"] == "things"]
-    assert things["scope"] == "Namespaced"
-    assert things["responseKind"] == {"group": GROUP, "version": "v1", "kind": "Thing"}
-    assert {entry["subresource"] for entry in things["subresources"]} == {"status", "scale"}
 
 
 def test_schemas_are_published(kube: Kube) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fakes.cluster.interface import ControlPlane
-from tests.semantics.client import Kube, Object, eventually, unique
+from tests.semantics.client import Kube, Object, unique
 from tests.semantics.things import NODES, THINGS, config_map, path, pod, template, thing
 
 Kubectl = Callable[..., str]
@@ -41,12 +41,12 @@ def write(tmp_path: Path) -> Callable[[Object], str]:
     return write
 
 
-def deployment(image: str, name: str) -> Object:
+def stateful_set(image: str, name: str) -> Object:
     made = template()
     made["spec"]["containers"] = [{"name": "main", "image": image, "env": [{"name": "A", "value": image}]}]
     made["metadata"]["labels"] = {"app": name}
     spec = {"replicas": 0, "selector": {"matchLabels": {"app": name}}, "template": made}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name}, "spec": spec}
 
 
 def test_applying_creates_configures_and_leaves_alone(kubectl: Kubectl, write: Callable[[Object], str]) -> None:
@@ -63,10 +63,10 @@ def test_applying_creates_configures_and_leaves_alone(kubectl: Kubectl, write: C
 
 def test_applying_merges_built_in_kinds(kubectl: Kubectl, write: Callable[[Object], str], kube: Kube) -> None:
     name = unique("web")
-    kubectl("apply", write(deployment("a:1", name)))
-    where = f"/apis/apps/v1/namespaces/default/deployments/{name}"
+    kubectl("apply", write(stateful_set("a:1", name)))
+    where = f"/apis/apps/v1/namespaces/default/statefulsets/{name}"
     kube.patch(where, {"spec": {"template": {"spec": {"hostname": "by-another"}}}})
-    assert kubectl("apply", write(deployment("a:2", name))) == f"deployment.apps/{name} configured\n"
+    assert kubectl("apply", write(stateful_set("a:2", name))) == f"statefulset.apps/{name} configured\n"
     spec = kube.get(where)["spec"]["template"]["spec"]
     assert (spec["containers"][0]["image"], spec["hostname"]) == ("a:2", "by-another")
 
@@ -160,13 +160,6 @@ def test_labels_annotations_taints_and_cordons_are_set(kubectl: Kubectl, kube: K
     assert "gpu" not in {taint["key"] for taint in seen["spec"]["taints"]}
 
 
-def test_node_is_drained(kubectl: Kubectl, kube: Kube, node: Object, namespace: str) -> None:
-    pods = f"/api/v1/namespaces/{namespace}/pods"
-    made = kube.create(pods, pod(nodeName=node["metadata"]["name"], terminationGracePeriodSeconds=0))
-    kubectl("drain", node["metadata"]["name"], "--force", "--timeout=20s")
-    assert kube.find(path(pods, made)) is None
-
-
 def test_conditions_and_deletions_are_waited_for(kubectl: Kubectl, kube: Kube) -> None:
     made = kube.create(THINGS, thing())
     name = made["metadata"]["name"]
@@ -216,50 +209,19 @@ def following(cluster: ControlPlane, *arguments: str) -> Iterator[Following]:
 
 def test_changes_are_followed(kubectl: Kubectl, kube: Kube, cluster: ControlPlane) -> None:
     made = kube.create(THINGS, thing())
-    with following(cluster, "get", "thing", made["metadata"]["name"], "--watch") as shown:
+    # By field and not by name: of a name kubectl leaves out the state that its watch begins with.
+    of_it = f"--field-selector=metadata.name={made['metadata']['name']}"
+    with following(cluster, "get", "thing", of_it, "--watch") as shown:
         assert shown.line() == ["NAME", "SIZE", "READY", "AGE"]
         assert shown.line()[1] == "1"
-        # It shows an object before it watches it, and leaves out the state that the watch begins with.
-        eventually(lambda: [line for line in shown.said if "watch=true" in line])
         kube.patch(path(THINGS, made), {"spec": {"size": 2}})
         assert shown.line()[1] == "2"
-
-
-def test_small_objects_are_created_by_commands(kubectl: Kubectl, kube: Kube, namespace: str) -> None:
-    here = f"--namespace={namespace}"
-    kubectl("create", "configmap", "m", "--from-literal=a=b", here)
-    assert kubectl("get", "configmap", "m", here, "--output=jsonpath={.data}") == '{"a":"b"}'
-    kubectl("create", "secret", "generic", "s", "--from-literal=a=b", here)
-    assert kubectl("get", "secret", "s", here, "--output=jsonpath={.data.a}") == "Yg=="
-    kubectl("create", "serviceaccount", "robot", here)
-    assert kubectl("create", "token", "robot", here).strip()
-    other = unique("ns")
-    kubectl("create", "namespace", other)
-    assert kubectl("delete", "namespace", other, "--wait=false").startswith(f'namespace "{other}" deleted')
-
-
-def test_user_and_rights_are_told(kubectl: Kubectl) -> None:
-    assert re.search(r"^Username +admin$", kubectl("auth", "whoami"), re.MULTILINE)
-    assert kubectl("auth", "can-i", "delete", "nodes") == "yes\n"
 
 
 def test_resources_are_listed(kubectl: Kubectl) -> None:
     lines = kubectl("api-resources", "--api-group=semantics.example", "--no-headers").splitlines()
     things = next(line.split() for line in lines if line.startswith("things "))
     assert things == ["things", "th", "semantics.example/v1", "true", "Thing"]
-
-
-def test_deployment_is_scaled_and_its_rollout_followed(
-    kubectl: Kubectl, kube: Kube, write: Callable[[Object], str]
-) -> None:
-    name = unique("web")
-    kubectl("apply", write(deployment("a:1", name)))
-    assert "successfully rolled out" in kubectl("rollout", "status", f"deployment/{name}", "--timeout=10s")
-    kubectl("scale", "deployment", name, "--replicas=1")
-    pods = f"/api/v1/namespaces/default/pods?labelSelector=app%3D{name}"
-    eventually(lambda: kube.get(pods)["items"])
-    kubectl("delete", "deployment", name)
-    eventually(lambda: kube.get(pods)["items"], until=lambda left: not left)
 
 
 def test_logs_of_what_never_ran_are_not_there(kubectl: Kubectl, kube: Kube, namespace: str, node: Object) -> None:

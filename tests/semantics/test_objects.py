@@ -310,6 +310,8 @@ def test_secret_is_stored_coded(kube: Kube) -> None:
     made = kube.create(secrets, {"metadata": {"name": unique()}, "stringData": {"a": "b"}})
     assert (made["data"], made["type"]) == ({"a": "Yg=="}, "Opaque")
     assert "stringData" not in made
+    changed = kube.patch(path(secrets, made), {"stringData": {"c": "d"}})
+    assert (changed["data"], "stringData" in changed) == ({"a": "Yg==", "c": "ZA=="}, False)
 
 
 def test_event_is_about_something_in_its_namespace(kube: Kube) -> None:

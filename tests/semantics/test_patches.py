@@ -7,18 +7,18 @@ import pytest
 from tests.semantics.client import JSON_PATCH, MERGE, STRATEGIC, Kube, Object, unique
 from tests.semantics.things import CONFIG_MAPS, NODES, THINGS, config_map, path, template, thing
 
-DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+STATEFUL_SETS = "/apis/apps/v1/namespaces/default/statefulsets"
 
 
 @pytest.fixture
-def deployment(kube: Kube) -> Object:
+def stateful_set(kube: Kube) -> Object:
     containers = [
         {"name": "one", "image": "a:1", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
         {"name": "two", "image": "b:1", "args": ["x", "y"]},
     ]
     made = template(containers=containers)
     return kube.create(
-        DEPLOYMENTS,
+        STATEFUL_SETS,
         {
             "metadata": {"name": unique("web"), "finalizers": ["a.example/one"]},
             "spec": {"replicas": 0, "selector": {"matchLabels": made["metadata"]["labels"]}, "template": made},
@@ -27,9 +27,9 @@ def deployment(kube: Kube) -> Object:
 
 
 def strategic(kube: Kube, item: Object, spec: Object, **metadata: Any) -> Object:
-    """Patch the spec of the pods of a deployment; return it."""
+    """Patch the spec of the pods of a StatefulSet; return it."""
     body = {"metadata": metadata, "spec": {"template": {"spec": spec}}}
-    patched = kube.patch(path(DEPLOYMENTS, item), body, content_type=STRATEGIC)
+    patched = kube.patch(path(STATEFUL_SETS, item), body, content_type=STRATEGIC)
     found: Object = patched["spec"]["template"]["spec"]
     return found
 
@@ -89,36 +89,30 @@ def test_json_patch_that_fails_changes_nothing(kube: Kube, operation: Object) ->
     assert kube.get(path(THINGS, made))["spec"]["size"] == 1
 
 
-def test_strategic_patch_merges_lists_by_their_keys(kube: Kube, deployment: Object) -> None:
+def test_strategic_patch_merges_lists_by_their_keys(kube: Kube, stateful_set: Object) -> None:
     patch = {"containers": [{"name": "two", "image": "b:2"}, {"name": "three", "image": "c:1"}]}
-    spec = strategic(kube, deployment, patch)
+    spec = strategic(kube, stateful_set, patch)
     images = {container["name"]: container["image"] for container in spec["containers"]}
     assert images == {"one": "a:1", "two": "b:2", "three": "c:1"}
     env: Object = {"containers": [{"name": "one", "env": [{"name": "B", "value": "3"}, {"name": "C", "value": "4"}]}]}
-    (one,) = [entry for entry in strategic(kube, deployment, env)["containers"] if entry["name"] == "one"]
+    (one,) = [entry for entry in strategic(kube, stateful_set, env)["containers"] if entry["name"] == "one"]
     assert {entry["name"]: entry["value"] for entry in one["env"]} == {"A": "1", "B": "3", "C": "4"}
 
 
-def test_strategic_patch_replaces_other_lists(kube: Kube, deployment: Object) -> None:
-    spec = strategic(kube, deployment, {"containers": [{"name": "two", "args": ["z"]}]})
+def test_strategic_patch_replaces_other_lists(kube: Kube, stateful_set: Object) -> None:
+    spec = strategic(kube, stateful_set, {"containers": [{"name": "two", "args": ["z"]}]})
     assert next(entry["args"] for entry in spec["containers"] if entry["name"] == "two") == ["z"]
 
 
-def test_strategic_patch_takes_items_out(kube: Kube, deployment: Object) -> None:
-    spec = strategic(kube, deployment, {"containers": [{"name": "two", "$patch": "delete"}]})
+def test_strategic_patch_takes_items_out(kube: Kube, stateful_set: Object) -> None:
+    spec = strategic(kube, stateful_set, {"containers": [{"name": "two", "$patch": "delete"}]})
     assert [entry["name"] for entry in spec["containers"]] == ["one"]
     replaced = {"containers": [{"$patch": "replace"}, {"name": "new", "image": "n:1"}]}
-    assert [entry["name"] for entry in strategic(kube, deployment, replaced)["containers"]] == ["new"]
+    assert [entry["name"] for entry in strategic(kube, stateful_set, replaced)["containers"]] == ["new"]
 
 
-def test_strategic_patch_brings_items_into_order(kube: Kube, deployment: Object) -> None:
-    order = [{"name": "two"}, {"name": "one"}]
-    spec = strategic(kube, deployment, {"$setElementOrder/containers": order, "containers": [{"name": "one"}]})
-    assert [entry["name"] for entry in spec["containers"]] == ["two", "one"]
-
-
-def test_strategic_patch_handles_lists_of_plain_values_as_sets(kube: Kube, deployment: Object) -> None:
-    where = path(DEPLOYMENTS, deployment)
+def test_strategic_patch_handles_lists_of_plain_values_as_sets(kube: Kube, stateful_set: Object) -> None:
+    where = path(STATEFUL_SETS, stateful_set)
     added = kube.patch(where, {"metadata": {"finalizers": ["a.example/two"]}}, content_type=STRATEGIC)
     assert sorted(added["metadata"]["finalizers"]) == ["a.example/one", "a.example/two"]
     patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a.example/one"]}}

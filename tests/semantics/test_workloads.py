@@ -1,4 +1,4 @@
-"""Controllers of pods: ReplicaSets, Deployments, StatefulSets, DaemonSets and Jobs."""
+"""Controllers of pods: StatefulSets, DaemonSets and Jobs."""
 
 from typing import Any
 
@@ -39,52 +39,10 @@ def wait_pods(kube: Kube, pods: str, count: int) -> list[str]:
     return eventually(lambda: names(kube.get(pods)), until=lambda found: len(found) == count)
 
 
-def test_replica_set_has_as_many_pods_as_wanted(kube: Kube, namespace: str, pods: str) -> None:
-    sets = collection(namespace, "replicasets")
-    made = kube.create(sets, workload(None, replicas=2))
-    for name in wait_pods(kube, pods, 2):
-        (owner,) = kube.get(f"{pods}/{name}")["metadata"]["ownerReferences"]
-        assert (owner["kind"], owner["uid"], owner["controller"]) == ("ReplicaSet", made["metadata"]["uid"], True)
-        report(kube, pods, name, "Running")
-    eventually(lambda: kube.get(path(sets, made))["status"].get("readyReplicas"), until=lambda ready: ready == 2)
-    kube.delete(f"{pods}/{names(kube.get(pods))[0]}")
-    wait_pods(kube, pods, 2)
-    kube.patch(f"{path(sets, made)}/scale", {"spec": {"replicas": 1}})
-    wait_pods(kube, pods, 1)
-
-
-def test_deployment_is_available_once_its_pods_are_ready(kube: Kube, namespace: str, pods: str) -> None:
-    deployments = collection(namespace, "deployments")
-    made = kube.create(deployments, workload(None, replicas=1))
-    (name,) = wait_pods(kube, pods, 1)
-    assert "pod-template-hash" in kube.get(f"{pods}/{name}")["metadata"]["labels"]
-    (owned,) = kube.get(collection(namespace, "replicasets"))["items"]
-    assert owned["metadata"]["name"].startswith(made["metadata"]["name"])
-    report(kube, pods, name, "Running")
-    eventually(lambda: kube.get(path(deployments, made)), until=is_true("Available"))
-    kube.delete(path(deployments, made))
-    wait_pods(kube, pods, 0)
-
-
-def test_deployment_replaces_pods_of_an_old_template(kube: Kube, namespace: str, pods: str, node: Object) -> None:
-    deployments = collection(namespace, "deployments")
-    made = kube.create(deployments, workload(None, replicas=1))
-    (old,) = wait_pods(kube, pods, 1)
-    report(kube, pods, old, "Running")
-    eventually(lambda: kube.get(path(deployments, made)), until=is_true("Available"))
-    containers = [{"name": "main", "image": "busybox:2"}]
-    kube.patch(path(deployments, made), {"spec": {"template": {"spec": {"containers": containers}}}})
-    both = wait_pods(kube, pods, 2)
-    (new,) = set(both) - {old}
-    report(kube, pods, new, "Running")
-    assert wait_pods(kube, pods, 1) == [new]
-    assert kube.get(f"{pods}/{new}")["spec"]["containers"][0]["image"] == "busybox:2"
-
-
 def test_selector_has_to_fit_the_template(kube: Kube, namespace: str) -> None:
     body = workload(None, replicas=1)
     body["spec"]["selector"] = {"matchLabels": {"app": "other"}}
-    for plural in ("replicasets", "deployments", "statefulsets", "daemonsets"):
+    for plural in ("statefulsets", "daemonsets"):
         answer = kube.ask("POST", collection(namespace, plural), body)
         assert (answer.code, answer.fields()) == (422, {"spec.template.metadata.labels"})
 
@@ -104,22 +62,8 @@ def test_stateful_set_makes_one_pod_after_the_other(kube: Kube, namespace: str, 
     eventually(lambda: kube.get(path(sets, body))["status"].get("readyReplicas"), until=lambda ready: ready == 2)
     kube.delete(f"{pods}/{base}-0")
     assert wait_pods(kube, pods, 2) == [f"{base}-0", f"{base}-1"]
-    kube.patch(f"{path(sets, body)}/scale", {"spec": {"replicas": 0}})
+    kube.patch(path(sets, body), {"spec": {"replicas": 0}})
     wait_pods(kube, pods, 0)
-
-
-def test_stateful_set_can_make_all_at_once_and_makes_claims(kube: Kube, namespace: str, pods: str) -> None:
-    claim = {
-        "metadata": {"name": "data"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    body = workload(None, replicas=2, serviceName="w", podManagementPolicy="Parallel", volumeClaimTemplates=[claim])
-    kube.create(collection(namespace, "statefulsets"), body)
-    found = wait_pods(kube, pods, 2)
-    claims = names(kube.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"))
-    assert claims == [f"data-{name}" for name in found]
-    volumes = {volume["name"]: volume for volume in kube.get(f"{pods}/{found[0]}")["spec"]["volumes"]}
-    assert volumes["data"]["persistentVolumeClaim"]["claimName"] == claims[0]
 
 
 def test_stateful_set_replaces_a_pod_of_an_old_template(kube: Kube, namespace: str, pods: str) -> None:

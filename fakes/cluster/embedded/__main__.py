@@ -10,18 +10,16 @@ import json
 import logging
 import ssl
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
 
-from fakes.cluster.components import free_port
-from fakes.cluster.embedded.access import Access, User
+from fakes.cluster.embedded.api import Api
 from fakes.cluster.embedded.controllers.runner import Runner
 from fakes.cluster.embedded.problems import Problem
-from fakes.cluster.embedded.rest import Api
 from fakes.cluster.embedded.server import Server
 
-_ATTEMPTS = 10
 _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
@@ -38,7 +36,9 @@ class Door:
     async def open(self) -> int:
         """Listen, on the same port as before; return it. Opening what is open does nothing."""
         if self._runner is None:
-            self._runner, self._port = await _listen(web.Server(self._server.handle), self._context, self._port)
+            # A watch whose client has gone ends with it, and not when it has something to tell.
+            server = web.Server(self._server.handle, handler_cancellation=True)
+            self._runner, self._port = await _listen(server, self._context, self._port)
         return self._port
 
     async def close(self) -> None:
@@ -49,8 +49,12 @@ class Door:
             self._api.store.forget()
             self._server.lists.forget()
 
-    async def control(self, request: web.BaseRequest) -> web.Response:
+    async def control(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer on the control channel."""
+        try:
+            self._server.check_token(request)
+        except Problem as problem:
+            return web.Response(status=problem.code)
         match request.path:
             case "/open":
                 await self.open()
@@ -65,22 +69,14 @@ async def serve(folder: Path) -> None:
     """Serve until killed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "serving.crt", folder / "serving.key")
-    api, access = Api(), Access(_users(folder / "tokens.csv"))
+    api = Api()
     runner = Runner(api)
-    door = Door(Server(api, access), api, context)
+    door = Door(Server(api, _tokens(folder / "tokens.csv")), api, context)
     for namespace in _NAMESPACES:
-        api.create(api.registry.built_in("namespaces"), {"metadata": {"name": namespace}})
+        api.create(api.kind("namespaces"), {"metadata": {"name": namespace}})
     working = asyncio.create_task(runner.run())
-
-    async def control(request: web.BaseRequest) -> web.Response:
-        try:
-            access.require(request.headers.get("Authorization", ""))
-        except Problem as problem:
-            return web.Response(status=problem.code)
-        return await door.control(request)
-
     port = await door.open()
-    _, control_port = await _listen(web.Server(control), context, 0)
+    _, control_port = await _listen(web.Server(door.control), context, 0)
     address = folder / "address.new"
     address.write_text(json.dumps({"port": port, "control": control_port}))
     address.rename(folder / "address")
@@ -88,25 +84,17 @@ async def serve(folder: Path) -> None:
 
 
 async def _listen(server: web.Server, context: ssl.SSLContext, port: int) -> tuple[web.ServerRunner, int]:
-    for attempt in range(_ATTEMPTS):
-        chosen = port or free_port()
-        # Next to no time for those who are connected: a watch would use all of it. (0 would mean for ever.)
-        runner = web.ServerRunner(server, shutdown_timeout=0.01)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", chosen, ssl_context=context).start()
-        except OSError:
-            await runner.cleanup()
-            if attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            return runner, chosen
-    raise AssertionError
+    """Listen on a port; 0 is any that is free. Return the port."""
+    # Next to no time for those who are connected: a watch would use all of it. (0 would mean for ever.)
+    runner = web.ServerRunner(server, shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+    return runner, runner.addresses[0][1]
 
 
-def _users(path: Path) -> dict[str, User]:
+def _tokens(path: Path) -> dict[str, datetime]:
     with path.open(newline="") as file:
-        return {token: User(name=name, groups=tuple(groups.split(","))) for token, name, _, groups in csv.reader(file)}
+        return {token: datetime.max.replace(tzinfo=UTC) for token, *_ in csv.reader(file)}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ What its models do not tell is added here: which lists are merged by which keys,
 values a field may have, as far as somebody would notice.
 """
 
-import re
 from functools import cache
 from typing import Any, Final
 
@@ -15,8 +14,8 @@ from fakes.cluster.embedded.schema import INT_OR_STRING, LIST_KEYS, LIST_TYPE, P
 
 # Kind -> name of its model, where it is not V1 and the kind.
 _MODELS: Final = {"Event": "CoreV1Event"}
-# Too open to be checked, or checked by `fakes.cluster.embedded.kinds` itself.
-_OPEN: Final = ("V1CustomResourceDefinition", "V1JSONSchemaProps")
+# Too open to be checked: the schemas in CustomResourceDefinitions.
+_OPEN: Final = "V1JSONSchemaProps"
 
 # https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy, patchMergeKey and listMapKey of
 # k8s.io/api. Field, or model and field -> keys; a list of plain values that is a set has none.
@@ -24,19 +23,15 @@ _LISTS: Final[dict[str, tuple[str, ...]]] = {
     "conditions": ("type",),
     "containers": ("name",),
     "env": ("name",),
-    "ephemeralContainers": ("name",),
     "finalizers": (),
-    "hostAliases": ("ip",),
     "imagePullSecrets": ("name",),
     "initContainers": ("name",),
     "ownerReferences": ("uid",),
     "podIPs": ("ip",),
     "secrets": ("name",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
     "V1Container.ports": ("containerPort", "protocol"),
     "V1NodeStatus.addresses": ("type",),
     "V1ServiceSpec.ports": ("port", "protocol"),
-    "volumeDevices": ("devicePath",),
     "volumeMounts": ("mountPath",),
     "volumes": ("name",),
 }
@@ -72,9 +67,7 @@ class _Converter:
         if name not in self._done:
             made: Object = {"type": "object"}
             self._done[name] = made
-            if description := _description(schema):
-                made["description"] = description
-            if name in _OPEN or not schema.get("properties"):
+            if name == _OPEN or not schema.get("properties"):
                 made[PRESERVE] = True
             else:
                 made["properties"] = {
@@ -86,8 +79,6 @@ class _Converter:
 
     def _field(self, model: str, field: str, schema: dict[str, Any]) -> Object:
         made = {**self._type(schema, quantity=field in _QUANTITIES)}
-        if description := _description(schema):
-            made["description"] = description
         keys = _LISTS.get(f"{model}.{field}", _LISTS.get(field))
         if keys is not None and made.get("type") == "array":
             made[LIST_TYPE] = "map" if keys else "set"
@@ -115,7 +106,3 @@ class _Converter:
                 return {"type": plain, **({"format": schema["format"]} if "format" in schema else {})}
             case _:
                 return {PRESERVE: True}
-
-
-def _description(schema: dict[str, Any]) -> str:
-    return re.split(r"\n\s*Attributes:", str(schema.get("description", "")))[0].strip()

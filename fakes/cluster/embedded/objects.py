@@ -1,7 +1,6 @@
 """Small things that everybody asks of objects. A stored object is never changed: another one is made in its place."""
 
 import secrets
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,11 +14,6 @@ _LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 def now() -> str:
     """Return the time as objects carry it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def new_uid() -> str:
-    """Return a UID."""
-    return str(uuid.uuid4())
 
 
 def suffix(length: int = 5) -> str:

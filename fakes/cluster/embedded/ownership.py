@@ -1,8 +1,7 @@
 """Server-side apply: who owns which field, what an applied configuration changes, and where it meets others.
 
 Simplified: owners are kept beside the object and not shown as managedFields; a field of an object that nobody has
-applied yet belongs to its last writer as a whole; a map or list that is atomic for one and granular for another
-version is not converted; and the kubelet's or a controller's writes count as everybody else's.
+applied yet belongs to its last writer as a whole; what controllers of this control plane write is nobody's.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from fakes.cluster.embedded.objects import Object
 from fakes.cluster.embedded.problems import Problem
+from fakes.cluster.embedded.resources import Resource
 from fakes.cluster.embedded.schema import LIST_TYPE, child, identity
 from fakes.cluster.embedded.store import Item, Owner, Path
 
@@ -22,46 +22,25 @@ UPDATE: Final = "Update"
 _CLIENT_SIDE: Final = "kubectl-client-side-apply"
 # What identifies an object is nobody's.
 _IDENTITY: Final = {
-    ("." + field,)
+    (".metadata", "." + field)
     for field in ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "generateName")
 }
 
 
-def leaves(schema: Object, value: Any, path: Path = ()) -> dict[Path, Any]:
-    """Return the fields that can be owned and their values; items of a list are named by their keys."""
-    kind = schema.get(LIST_TYPE)
-    if isinstance(value, dict) and value and schema.get("x-kubernetes-map-type") != "atomic":
-        found: dict[Path, Any] = {}
-        for key, inner in value.items():
-            found |= leaves(child(schema, key) or {}, inner, (*path, f".{key}"))
-        return found
-    if isinstance(value, list) and kind in {"map", "set"}:
-        found = {}
-        for item in value:
-            step = (*path, f"[{identity(schema, item)[1]}]")
-            found |= leaves(schema.get("items") or {}, item, step) if kind == "map" else {step: item}
-        return found
-    return {path: value}
-
-
-def apply(
-    schema: Object, live: Object, config: Object, *, owners: Owners, me: Owner, force: bool
-) -> tuple[Object, Owners]:
+def apply(resource: Resource, live: Item, config: Object, *, me: Owner, force: bool) -> tuple[Object, Owners]:
     """Return what becomes of the live object, and who owns what then. Raises Problem: 409 with the conflicts."""
-    wanted, present = _owned(schema, config), leaves(schema, live)
+    schema, owners = resource.schema, live.owners
+    if owners is None:
+        owners = {(live.writer, UPDATE, ""): frozenset(_owned(schema, live.object))}
+    wanted, present = _owned(schema, config), _owned(schema, live.object)
     changed = {path for path, value in wanted.items() if path in present and present[path] != value}
-    conflicts = {
-        (owner, path)
-        for owner, paths in owners.items()
-        if owner != me and owner[0] != _CLIENT_SIDE
-        for path in paths & changed
-    }
+    others = {owner: paths for owner, paths in owners.items() if owner != me}
+    conflicts = [(o, path) for o, paths in others.items() if o[0] != _CLIENT_SIDE for path in paths & changed]
     if conflicts and not force:
-        raise _conflict(sorted(conflicts), config["apiVersion"])
-    others = frozenset().union(*(paths for owner, paths in owners.items() if owner != me))
-    given_up = owners.get(me, frozenset()) - wanted.keys() - others
-    made = _merge(schema, _without(schema, live, given_up), config)
-    kept = {owner: paths - changed for owner, paths in owners.items() if owner != me}
+        raise _conflict(sorted(conflicts), resource.api_version)
+    given_up = (owners.get(me, frozenset()) & present.keys()) - wanted.keys() - frozenset().union(*others.values())
+    made = _merge(schema, _without(schema, live.object, given_up), config)
+    kept = {owner: paths - changed for owner, paths in others.items()}
     return made, {**{owner: paths for owner, paths in kept.items() if paths}, me: frozenset(wanted)}
 
 
@@ -70,69 +49,68 @@ def applied(schema: Object, config: Object, me: Owner) -> Owners:
     return {me: frozenset(_owned(schema, config))}
 
 
-def owners_of(item: Item, schema: Object) -> Owners:
-    """Return who owns what of an object."""
-    if item.owners is not None:
-        return item.owners
-    return {(item.writer, UPDATE, ""): frozenset(_owned(schema, item.object))}
-
-
-def after_update(schema: Object, old: Item, new: Object, me: Owner) -> Owners | None:
+def after_update(schema: Object, owners: Owners, old: Object, new: Object, me: Owner) -> Owners:
     """Return the owners after somebody has written without applying: what he changed is his."""
-    if old.owners is None:
-        return None
-    before, after = _owned(schema, old.object), _owned(schema, new)
+    before, after = _owned(schema, old), _owned(schema, new)
     changed = frozenset(path for path in {**before, **after} if before.get(path) != after.get(path))
-    owners = {owner: paths - changed for owner, paths in old.owners.items()}
-    owners[me] = owners.get(me, frozenset()) | (changed & after.keys())
-    return {owner: paths for owner, paths in owners.items() if paths or owner[1] == APPLY}
+    made = {owner: paths - changed for owner, paths in owners.items()}
+    made[me] = made.get(me, frozenset()) | (changed & after.keys())
+    return {owner: paths for owner, paths in made.items() if paths or owner[1] == APPLY}
 
 
 def _owned(schema: Object, value: Object) -> dict[Path, Any]:
-    return {
-        path: inner
-        for path, inner in leaves(schema, value).items()
-        if path[0] not in {".apiVersion", ".kind"} and not (path[0] == ".metadata" and path[1:2] in _IDENTITY)
-    }
+    """Return the fields that can be owned and their values."""
+    found = _leaves(schema, {key: inner for key, inner in value.items() if key not in {"apiVersion", "kind"}}, ())
+    return {path: inner for path, inner in found.items() if path[:2] not in _IDENTITY}
+
+
+def _leaves(schema: Object, value: Any, path: Path) -> dict[Path, Any]:
+    """Return what lies below a path; items of a list are named by their keys."""
+    if not value or not _is_granular(schema, value):
+        return {path: value}
+    found: dict[Path, Any] = {}
+    for step, inner_schema, inner in _parts(schema, value):
+        found |= _leaves(inner_schema, inner, (*path, step))
+    return found
+
+
+def _is_granular(schema: Object, value: Any) -> bool:
+    if isinstance(value, dict):
+        return schema.get("x-kubernetes-map-type") != "atomic"
+    return isinstance(value, list) and schema.get(LIST_TYPE) in {"map", "set"}
+
+
+def _parts(schema: Object, value: Any) -> list[tuple[str, Object, Any]]:
+    """Return the parts of an object or a list, each with its step of a path and its schema."""
+    if isinstance(value, dict):
+        return [(f".{key}", child(schema, key) or {}, inner) for key, inner in value.items()]
+    inner_schema = (
+        (schema.get("items") or {}) if schema.get(LIST_TYPE) == "map" else {"x-kubernetes-map-type": "atomic"}
+    )
+    return [(f"[{identity(schema, item)}]", inner_schema, item) for item in value]
 
 
 def _merge(schema: Object, live: Any, config: Any) -> Any:
-    if isinstance(config, dict) and isinstance(live, dict) and schema.get("x-kubernetes-map-type") != "atomic":
-        return {**live, **{key: _merge(child(schema, key) or {}, live.get(key), new) for key, new in config.items()}}
-    if isinstance(config, list) and isinstance(live, list) and schema.get(LIST_TYPE) in {"map", "set"}:
-        items = {identity(schema, item): item for item in live}
-        for item in config:
-            key = identity(schema, item)
-            items[key] = _merge(schema.get("items") or {}, items.get(key), item)
-        return list(items.values())
-    return config
+    if type(live) is not type(config) or not _is_granular(schema, config):
+        return config
+    parts = {step: inner for step, _, inner in _parts(schema, live)}
+    for step, inner_schema, inner in _parts(schema, config):
+        parts[step] = _merge(inner_schema, parts.get(step), inner)
+    return {step[1:]: inner for step, inner in parts.items()} if isinstance(config, dict) else list(parts.values())
 
 
 def _without(schema: Object, value: Any, gone: frozenset[Path]) -> Any:
     """Return the value without some of its leaves, and without what is empty for it."""
     if not gone:
         return value
-    below: dict[str, set[Path]] = {}
-    for path in gone:
-        below.setdefault(path[0], set()).add(path[1:])
-    if isinstance(value, dict):
-        pairs = [(f".{key}", key, child(schema, key) or {}, inner) for key, inner in value.items()]
-        made = {}
-        for step, key, inner_schema, inner in pairs:
-            left = _left(inner_schema, inner, below.get(step))
-            if left is not None:
-                made[key] = left
-        return made
-    kept = ((item, below.get(f"[{identity(schema, item)[1]}]")) for item in value)
-    return [left for item, paths in kept if (left := _left(schema.get("items") or {}, item, paths)) is not None]
-
-
-def _left(schema: Object, value: Any, paths: set[Path] | None) -> Any:
-    if not paths:
-        return value
-    if () in paths:
-        return None
-    return _without(schema, value, frozenset(paths)) or None
+    parts = {}
+    for step, inner_schema, inner in _parts(schema, value):
+        below = frozenset(path[1:] for path in gone if path[0] == step)
+        if () not in below:
+            left = _without(inner_schema, inner, below)
+            if left or not below:
+                parts[step] = left
+    return {step[1:]: inner for step, inner in parts.items()} if isinstance(value, dict) else list(parts.values())
 
 
 def _conflict(conflicts: list[tuple[Owner, Path]], api_version: str) -> Problem:

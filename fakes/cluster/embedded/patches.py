@@ -14,7 +14,6 @@ from fakes.cluster.embedded.problems import Problem
 from fakes.cluster.embedded.schema import LIST_KEYS, LIST_TYPE, child
 
 _DELETE_FROM = "$deleteFromPrimitiveList/"
-_ORDER = "$setElementOrder/"
 
 
 def json_patch(target: Object, patch: Any) -> Any:
@@ -48,6 +47,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
 def strategic_merge(schema: Object, target: Any, patch: Any) -> Any:
     """Apply a strategic merge patch: as a merge patch, but lists with a merge key are merged item by item.
 
+    The order of items that the patch wants is not looked at: new ones are at the end.
+
     https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md
     """
     if not isinstance(patch, dict):
@@ -71,9 +72,6 @@ def strategic_merge(schema: Object, target: Any, patch: Any) -> Any:
             made[key] = _merge_list(inner, made.get(key) or [], value)
         else:
             made[key] = strategic_merge(inner, made.get(key), value)
-    for key, order in patch.items():
-        if key.startswith(_ORDER) and isinstance(made.get(field := key.removeprefix(_ORDER)), list):
-            made[field] = _ordered(child(schema, field) or {}, made[field], order)
     return made
 
 
@@ -95,15 +93,3 @@ def _merge_list(schema: Object, target: list[Any], patch: list[Any]) -> list[Any
         else:
             made[place] = strategic_merge(schema.get("items") or {}, made[place], item)
     return made
-
-
-def _ordered(schema: Object, items: list[Any], order: list[Any]) -> list[Any]:
-    """Bring the items that are named into their order; the others go behind them."""
-    key = schema[LIST_KEYS][0] if LIST_KEYS in schema else None
-    names = [entry.get(key) if key and isinstance(entry, dict) else entry for entry in order]
-
-    def place(item: Any) -> int:
-        name = item.get(key) if key else item
-        return names.index(name) if name in names else len(names)
-
-    return sorted(items, key=place)

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-TYPE_INVALID = "FieldValueTypeInvalid"
+TYPE_INVALID: Final = "FieldValueTypeInvalid"
 
 
 class Problem(Exception):
@@ -23,19 +23,14 @@ class Problem(Exception):
         super().__init__(message)
         self.code = code
         self.reason = reason
-        self.message = message
         self.details = details
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
         """Return the Status object."""
         body: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-        body["message"] = self.message
-        if self.reason:
-            body["reason"] = self.reason
-        if self.details is not None:
-            body["details"] = self.details
-        return {**body, "code": self.code}
+        about = {"message": str(self), "reason": self.reason or None, "details": self.details, "code": self.code}
+        return body | {key: value for key, value in about.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -68,50 +63,26 @@ def unsupported(field: str, value: Any, choices: Iterable[Any]) -> Cause:
     return Cause("FieldValueNotSupported", text, field)
 
 
+def duplicate(field: str, value: Any) -> Cause:
+    """Return: the value is in the list already."""
+    return Cause("FieldValueDuplicate", f"Duplicate value: {shown(value)}", field)
+
+
 def shown(value: Any) -> str:
     """Return a value as messages show it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def invalid(kind: str, name: str, causes: Sequence[Cause], *, group: str = "") -> Problem:
+def invalid(kind: str, name: str, causes: Sequence[Cause], *, group: str = "meta.k8s.io") -> Problem:
     """Return 422 for an object with such faults."""
     texts = [f"{cause.field}: {cause.message}" for cause in causes]
     told = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    details = {"name": name, "group": group, "kind": kind}
     return Problem(
         422,
         "Invalid",
-        f'{kind}{"." if group else ""}{group} "{name}" is invalid: {told}',
-        details={**{k: v for k, v in details.items() if v}, "causes": [vars(cause) for cause in causes]},
+        f'{qualified(kind, group)} "{name}" is invalid: {told}',
+        details={**details(kind, group, name), "causes": [vars(cause) for cause in causes]},
     )
-
-
-def not_found(group: str, plural: str, name: str) -> Problem:
-    """Return 404 for an object."""
-    return _about(404, "NotFound", group, plural, name, "not found")
-
-
-def exists(group: str, plural: str, name: str) -> Problem:
-    """Return 409 for a name that is taken."""
-    return _about(409, "AlreadyExists", group, plural, name, "already exists")
-
-
-def conflict(group: str, plural: str, name: str, why: str) -> Problem:
-    """Return 409 for a decision on an old state."""
-    problem = _about(409, "Conflict", group, plural, name, "")
-    problem.message = f"Operation cannot be fulfilled on {problem.message.strip()}: {why}"
-    return problem
-
-
-def stale(group: str, plural: str, name: str) -> Problem:
-    """Return 409 for a resourceVersion that is not the present one."""
-    why = "the object has been modified; please apply your changes to the latest version and try again"
-    return conflict(group, plural, name, why)
-
-
-def denied(group: str, plural: str, name: str, why: str) -> Problem:
-    """Return 403 for something that nobody may do."""
-    return _about(403, "Forbidden", group, plural, name, f"is forbidden: {why}")
 
 
 def bad_request(message: str) -> Problem:
@@ -136,16 +107,11 @@ def unsupported_media(*accepted: str) -> Problem:
     return Problem(415, "UnsupportedMediaType", text)
 
 
-def expired(message: str) -> Problem:
-    """Return 410: what is asked for has been there and is forgotten."""
-    return Problem(410, "Expired", message)
+def qualified(name: str, group: str) -> str:
+    """Return a kind or a plural with its group behind it."""
+    return f"{name}.{group}" if group else name
 
 
-def _about(code: int, reason: str, group: str, plural: str, name: str, what: str) -> Problem:
-    details = {"name": name, "group": group, "kind": plural}
-    return Problem(
-        code,
-        reason,
-        f'{plural}{"." if group else ""}{group} "{name}" {what}',
-        details={key: value for key, value in details.items() if value},
-    )
+def details(kind: str, group: str, name: str) -> dict[str, Any]:
+    """Return what a Status says about the object that it is about."""
+    return {key: value for key, value in (("name", name), ("group", group), ("kind", kind)) if value}

@@ -5,15 +5,17 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import Any, Final
+
+from kubernetes.utils.quantity import format_quantity, parse_quantity
 
 from fakes.cluster.embedded import problems
 from fakes.cluster.embedded.objects import Object
 from fakes.cluster.embedded.problems import Cause
-from fakes.cluster.embedded.quantity import canonical
 
 PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING: Final = "x-kubernetes-int-or-string"
@@ -27,7 +29,34 @@ IMMUTABLE: Final = "self == oldSelf"
 
 ABSENT: Final = object()
 
+
+@lru_cache(1024)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    # Go's $ is the very end, Python's also stands before a last newline.
+    return re.compile(re.sub(r"(?<!\\)\$", r"\\Z", pattern))
+
+
 _TYPES: Final = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+_NUMBERS: Final = ("integer", "number")
+_INVALID: Final = "FieldValueInvalid"
+_WRONG: Final = "Invalid value: {shown}: {path} in body should "
+_MANY: Final = "Too many: {size}: must have at most {limit} items"
+# Keyword -> types that it is for, when it is broken, and what is said then.
+_KEYWORDS: Final[dict[str, tuple[tuple[str, ...], Callable[[Any, Any], bool], str, str]]] = {
+    "minimum": (_NUMBERS, lambda value, limit: value < limit, _INVALID, "be greater than or equal to {limit}"),
+    "maximum": (_NUMBERS, lambda value, limit: value > limit, _INVALID, "be less than or equal to {limit}"),
+    "minLength": (("string",), lambda value, limit: len(value) < limit, _INVALID, "be at least {limit} chars long"),
+    "pattern": (("string",), lambda value, limit: not _pattern(limit).search(value), _INVALID, "match '{limit}'"),
+    "minItems": (("array",), lambda value, limit: len(value) < limit, _INVALID, "have at least {limit} items"),
+    "maxLength": (
+        ("string",),
+        lambda value, limit: len(value) > limit,
+        "FieldValueTooLong",
+        "Too long: may not be more than {limit} bytes",
+    ),
+    "maxItems": (("array",), lambda value, limit: len(value) > limit, "FieldValueTooMany", _MANY),
+    "maxProperties": (("object",), lambda value, limit: len(value) > limit, "FieldValueTooMany", _MANY),
+}
 
 
 def child(schema: Object, key: str) -> Object | None:
@@ -81,25 +110,24 @@ def check(schema: Object, value: Any, *, path: str = "", old: Any = ABSENT) -> I
     wanted = "integer,string" if schema.get(INT_OR_STRING) else schema.get("type")
     kind = _TYPES.get(type(value), "null")
     if wanted and not _is(kind, value, wanted):
-        text = f"{path} in body must be of type {wanted}: {problems.shown(kind)}"
-        yield Cause(problems.TYPE_INVALID, f"Invalid value: {problems.shown(kind)}: {text}", path)
+        yield _mistyped(path, kind, wanted)
         return
     if "enum" in schema and value not in schema["enum"]:
         yield problems.unsupported(path, value, schema["enum"])
+    for keyword, (kinds, is_broken, reason, text) in _KEYWORDS.items():
+        if keyword in schema and kind in kinds and is_broken(value, schema[keyword]):
+            yield _broken(path, value, limit=schema[keyword], reason=reason, text=text)
+    if kind == "string" and schema.get("format") == "date-time" and not _is_time(value):
+        yield _mistyped(path, value, "date-time")
     if kind == "object":
         yield from _check_object(schema, value, path, old)
     elif kind == "array":
         yield from _check_list(schema, value, path, old)
-    elif kind == "string":
-        yield from _check_string(schema, value, path)
-    elif kind in {"integer", "number"}:
-        yield from _check_number(schema, value, path)
     for rule in schema.get(RULES) or () if old is not ABSENT else ():
         if rule["rule"].strip() == IMMUTABLE:
             # The API server does not show what is more than a plain value.
             shown = "" if kind in {"object", "array"} else f"{problems.shown(value)}: "
-            text = f"Invalid value: {shown}{rule.get('message', IMMUTABLE)}"
-            yield Cause("FieldValueInvalid", text, path)
+            yield Cause(_INVALID, f"Invalid value: {shown}{rule.get('message', IMMUTABLE)}", path)
 
 
 def _check_object(schema: Object, value: Object, path: str, old: Any) -> Iterator[Cause]:
@@ -107,9 +135,6 @@ def _check_object(schema: Object, value: Object, path: str, old: Any) -> Iterato
     for key in schema.get("required") or ():
         if key not in value:
             yield problems.required(prefix + key)
-    if "maxProperties" in schema and len(value) > schema["maxProperties"]:
-        text = f"Too many: {len(value)}: must have at most {schema['maxProperties']} items"
-        yield Cause("FieldValueTooMany", text, path)
     for key, inner in value.items():
         found = child(schema, key)
         if found is not None:
@@ -118,56 +143,55 @@ def _check_object(schema: Object, value: Object, path: str, old: Any) -> Iterato
 
 
 def _check_list(schema: Object, value: list[Any], path: str, old: Any) -> Iterator[Cause]:
-    if "maxItems" in schema and len(value) > schema["maxItems"]:
-        text = f"Too many: {len(value)}: must have at most {schema['maxItems']} items"
-        yield Cause("FieldValueTooMany", text, path)
-    if "minItems" in schema and len(value) < schema["minItems"]:
-        yield problems.wrong(path, len(value), f"{path} in body should have at least {schema['minItems']} items")
-    if "items" in schema:
-        is_map = schema.get(LIST_TYPE) == "map" and isinstance(old, list)
-        before = {identity(schema, inner): inner for inner in old} if is_map else {}
-        for index, inner in enumerate(value):
-            was = before.get(identity(schema, inner), ABSENT) if before else ABSENT
-            yield from check(schema["items"], inner, path=f"{path}[{index}]", old=was)
-    if schema.get(LIST_TYPE) in {"map", "set"}:
-        seen = set()
-        for index, inner in enumerate(value):
-            key = identity(schema, inner)
-            if key in seen:
-                shown = problems.shown({name: inner.get(name) for name in schema[LIST_KEYS]} if key[0] else inner)
-                yield Cause("FieldValueDuplicate", f"Duplicate value: {shown}", f"{path}[{index}]")
-            seen.add(key)
+    is_keyed = schema.get(LIST_TYPE) == "map"
+    before = {identity(schema, inner): inner for inner in old} if is_keyed and isinstance(old, list) else {}
+    seen = set()
+    for index, inner in enumerate(value):
+        key, place = identity(schema, inner), f"{path}[{index}]"
+        yield from check(schema.get("items") or {}, inner, path=place, old=before.get(key, ABSENT))
+        if schema.get(LIST_TYPE) in {"map", "set"} and key in seen:
+            is_object = is_keyed and isinstance(inner, dict)
+            yield problems.duplicate(place, {k: inner.get(k) for k in schema[LIST_KEYS]} if is_object else inner)
+        seen.add(key)
 
 
-def identity(schema: Object, item: Any) -> tuple[bool, str]:
-    """Return what tells an item of a list of type map or set from the others, and whether that is its keys."""
+def identity(schema: Object, item: Any) -> str:
+    """Return what tells an item of a list of type map or set from the others."""
     keys = schema.get(LIST_KEYS)
     if not keys or not isinstance(item, dict):
-        return False, json.dumps(item, sort_keys=True)
+        return json.dumps(item, sort_keys=True)
     defaults = (schema.get("items") or {}).get("properties") or {}
     # Ports are told apart by their protocol too, which is TCP where it is left out.
     implied = {"protocol": "TCP"}
     values = {key: item.get(key, defaults.get(key, {}).get("default", implied.get(key))) for key in keys}
-    return True, ",".join(f"{key}={problems.shown(value)}" for key, value in values.items())
+    return ",".join(f"{key}={problems.shown(value)}" for key, value in values.items())
 
 
-def _check_string(schema: Object, value: str, path: str) -> Iterator[Cause]:
-    if "maxLength" in schema and len(value) > schema["maxLength"]:
-        yield Cause("FieldValueTooLong", f"Too long: may not be more than {schema['maxLength']} bytes", path)
-    if "minLength" in schema and len(value) < schema["minLength"]:
-        yield problems.wrong(path, value, f"{path} in body should be at least {schema['minLength']} chars long")
-    if "pattern" in schema and not _pattern(schema["pattern"]).search(value):
-        yield problems.wrong(path, value, f"{path} in body should match '{schema['pattern']}'")
-    if schema.get("format") == "date-time" and not _is_time(value):
-        text = f"{path} in body must be of type date-time: {problems.shown(value)}"
-        yield Cause("FieldValueTypeInvalid", f"Invalid value: {problems.shown(value)}: {text}", path)
+@lru_cache(4096)
+def canonical(text: str) -> str:
+    """Return an amount with the largest unit in which it is whole, as the API server stores it. Raises ValueError.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+    """
+    amount = parse_quantity(text)
+    units = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki") if text.endswith("i") else ("E", "P", "T", "G", "M", "k", "", "m", "u")
+    for unit in units if amount else ():
+        found = format_quantity(amount, unit).removesuffix(unit)
+        if Decimal(found) % 1 == 0:
+            return f"{int(Decimal(found))}{unit}"
+    return str(int(amount.to_integral_value(ROUND_CEILING)))
 
 
-def _check_number(schema: Object, value: float, path: str) -> Iterator[Cause]:
-    if "minimum" in schema and value < schema["minimum"]:
-        yield problems.wrong(path, value, f"{path} in body should be greater than or equal to {schema['minimum']}")
-    if "maximum" in schema and value > schema["maximum"]:
-        yield problems.wrong(path, value, f"{path} in body should be less than or equal to {schema['maximum']}")
+def _broken(path: str, value: Any, *, limit: Any, reason: str, text: str) -> Cause:
+    size = len(value) if isinstance(value, list | dict) else None
+    shown = problems.shown(value if size is None else size)
+    template = _WRONG + text if reason == _INVALID else text
+    return Cause(reason, template.format(shown=shown, path=path, limit=limit, size=size), path)
+
+
+def _mistyped(path: str, found: Any, wanted: str) -> Cause:
+    text = f"{path} in body must be of type {wanted}: {problems.shown(found)}"
+    return Cause(problems.TYPE_INVALID, f"Invalid value: {problems.shown(found)}: {text}", path)
 
 
 def _is(kind: str, value: Any, wanted: str) -> bool:
@@ -176,12 +200,6 @@ def _is(kind: str, value: Any, wanted: str) -> bool:
     if wanted == "number":
         return kind in {"integer", "number"}
     return kind in wanted.split(",")
-
-
-@lru_cache(1024)
-def _pattern(pattern: str) -> re.Pattern[str]:
-    # Go's $ is the very end, Python's also stands before a last newline.
-    return re.compile(re.sub(r"(?<!\\)\$", r"\\Z", pattern))
 
 
 @lru_cache(4096)

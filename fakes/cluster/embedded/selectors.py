@@ -4,20 +4,17 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from fakes.cluster.embedded.kinds import Resource
-from fakes.cluster.embedded.objects import Object, dig, labels_of
+from fakes.cluster.embedded.objects import Object, dig
 from fakes.cluster.embedded.problems import bad_request
-
-Predicate = Callable[[Object], bool]
+from fakes.cluster.embedded.resources import Resource
 
 _REQUIREMENT: Final = re.compile(
-    r"\s*(?:(?P<absent>!\s*)?(?P<name>[\w./-]+))\s*"
+    r"\s*(?P<absent>!\s*)?(?P<key>[\w./-]+)\s*"
     r"(?:(?P<equality>==|=|!=)\s*(?P<value>[\w.-]*)|(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?\s*(?:,|$)"
 )
-_EVERYWHERE: Final = ("metadata.name", "metadata.namespace")
 # What the API server can select by, beside name and namespace (k8s.io/kubernetes, pkg/apis/*/v1/conversion.go).
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "events": (
@@ -35,33 +32,53 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def by_labels(text: str) -> Predicate | None:
-    """Return a predicate for a label selector, None where it selects everything. Raises Problem."""
-    checks = []
+def by_labels(text: str) -> list[Object]:
+    """Return the requirements of a label selector, each with key, operator and values. Raises Problem."""
+    found = []
     position = 0
     while position < len(text):
         match = _REQUIREMENT.match(text, position)
         if match is None:
             raise bad_request(f"unable to parse requirement: found {text[position:]!r}")
         position = match.end()
-        checks.append(_requirement(match))
-    return _all(checks, labels_of)
+        found.append(_requirement(match))
+    return found
+
+
+def by_fields(text: str, resource: Resource) -> list[tuple[tuple[str, ...], str, bool]]:
+    """Return the requirements of a field selector: path, value, and whether it has to be that. Raises Problem."""
+    own: tuple[str, ...] = () if resource.custom else _FIELDS.get(resource.plural, ())
+    known = ("metadata.name", "metadata.namespace", *own)
+    found = []
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"([^=!]+)(==|=|!=)(.*)", part.strip())
+        if match is None:
+            raise bad_request(f"invalid selector: {text!r}; can't understand {part!r}")
+        if match[1] not in known:
+            raise bad_request(f"field label not supported: {match[1]}")
+        found.append((tuple(match[1].split(".")), match[3], match[2] != "!="))
+    return found
+
+
+def has_field(item: Object, path: tuple[str, ...], value: str) -> bool:
+    """Tell whether a field of an object has a value, as field selectors write it."""
+    found: Any = dig(item, *path)
+    if isinstance(found, dict):
+        found = found.get("component")
+    text = str(found).lower() if isinstance(found, bool) else "" if found is None else str(found)
+    # An absent flag reads as false.
+    return text == value or (found is None and value == "false")
 
 
 def matches(selector: Object | None, labels: Mapping[str, str]) -> bool:
     """Tell whether labels match a LabelSelector; an absent one matches nothing, an empty one everything."""
-    if selector is None:
-        return False
-    wanted = (selector.get("matchLabels") or {}).items()
-    return all(labels.get(key) == value for key, value in wanted) and all(
-        relation(labels, entry) for entry in selector.get("matchExpressions") or ()
-    )
+    return selector is not None and all(fulfils(labels, requirement) for requirement in _requirements(selector))
 
 
-def relation(labels: Mapping[str, str], entry: Object) -> bool:
+def fulfils(labels: Mapping[str, str], requirement: Object) -> bool:
     """Tell whether labels fulfil one key, operator and values."""
-    value, values = labels.get(entry["key"]), list(entry.get("values") or ())
-    match entry["operator"]:
+    value, values = labels.get(requirement["key"]), list(requirement.get("values") or ())
+    match requirement["operator"]:
         case "In":
             return value in values
         case "NotIn":
@@ -77,55 +94,17 @@ def relation(labels: Mapping[str, str], entry: Object) -> bool:
     return False
 
 
-def by_fields(text: str, resource: Resource) -> Predicate | None:
-    """Return a predicate for a field selector, None where it selects everything. Raises Problem."""
-    known: tuple[str, ...] = _EVERYWHERE if resource.custom else (*_EVERYWHERE, *_FIELDS.get(resource.plural, ()))
-    checks: list[Callable[[Object], bool]] = []
-    for part in filter(None, text.split(",")):
-        match = re.fullmatch(r"([^=!]+)(==|=|!=)(.*)", part.strip())
-        if match is None:
-            raise bad_request(f"invalid selector: {text!r}; can't understand {part!r}")
-        field, operator, value = match[1], match[2], match[3]
-        if field not in known:
-            raise bad_request(f"field label not supported: {field}")
-        checks.append(_field(tuple(field.split(".")), value, equal=operator != "!="))
-    return _all(checks, lambda item: item)
+def _requirements(selector: Object) -> Iterator[Object]:
+    for key, value in (selector.get("matchLabels") or {}).items():
+        yield {"key": key, "operator": "In", "values": [value]}
+    yield from selector.get("matchExpressions") or ()
 
 
-def _requirement(match: re.Match[str]) -> Callable[[Any], bool]:
-    name, value = match["name"], match["value"]
+def _requirement(match: re.Match[str]) -> Object:
     if match["set"]:
-        values = {entry.strip() for entry in match["values"].split(",")}
-        if match["set"] == "in":
-            return lambda labels: labels.get(name) in values
-        return lambda labels: labels.get(name) not in values
-    if match["equality"] == "!=":
-        return lambda labels: labels.get(name) != value
+        values = [value.strip() for value in match["values"].split(",")]
+        return {"key": match["key"], "operator": "In" if match["set"] == "in" else "NotIn", "values": values}
     if match["equality"]:
-        return lambda labels: labels.get(name) == value
-    if match["absent"]:
-        return lambda labels: name not in labels
-    return lambda labels: name in labels
-
-
-def _field(path: tuple[str, ...], value: str, *, equal: bool) -> Callable[[Any], bool]:
-    def check(item: Any) -> bool:
-        found = dig(item, *path)
-        if isinstance(found, dict):
-            found = found.get("component")
-        text = str(found).lower() if isinstance(found, bool) else "" if found is None else str(found)
-        # An absent flag reads as false.
-        return (text == value or (found is None and value == "false")) is equal
-
-    return check
-
-
-def _all(checks: list[Callable[[Any], bool]], of: Callable[[Object], Any]) -> Predicate | None:
-    if not checks:
-        return None
-
-    def predicate(item: Object) -> bool:
-        looked_at = of(item)
-        return all(check(looked_at) for check in checks)
-
-    return predicate
+        operator = "NotIn" if match["equality"] == "!=" else "In"
+        return {"key": match["key"], "operator": operator, "values": [match["value"]]}
+    return {"key": match["key"], "operator": "DoesNotExist" if match["absent"] else "Exists"}

@@ -2,21 +2,21 @@
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import Final, Literal
 
-from fakes.cluster.embedded.kinds import Resource
 from fakes.cluster.embedded.objects import Object, name_of, namespace_of, uid_of, with_metadata
+from fakes.cluster.embedded.problems import not_served
+from fakes.cluster.embedded.resources import Resource
 
 # Events a resource that a watch can go back to; etcd keeps five minutes, which this is about for a busy resource.
-_LOG: Final = 10_000
+_LOG: Final = 5_000
 
 Key = tuple[str, str]
 """Namespace and name."""
-Change = Literal["ADDED", "MODIFIED", "DELETED"]
 # Field manager, operation and subresource.
 Owner = tuple[str, str, str]
 Path = tuple[str, ...]
@@ -44,17 +44,12 @@ class Item:
         """The object as text, made once however many read and watch it."""
         return json.dumps(self.object, separators=(",", ":"), ensure_ascii=False).encode()
 
-    def whole(self, version: str) -> bytes:
-        """Return the object as text, with kind and apiVersion."""
-        api_version = self.resource.api_version(version)
-        return b'{"kind":"%s","apiVersion":"%s",' % (self.resource.kind.encode(), api_version.encode()) + self.json[1:]
-
 
 @dataclass(frozen=True)
 class Event:
     """A change. `old` is what was there before; for DELETED `item` is the last state, in the version of its end."""
 
-    change: Change
+    change: Literal["ADDED", "MODIFIED", "DELETED"]
     item: Item
     old: Item | None
 
@@ -91,27 +86,30 @@ class Store:
 
     def __init__(self) -> None:
         self.version = 1
-        # Nobody can watch from before this version.
-        self._forgotten = 0
         self.listeners: list[Callable[[Event], None]] = []
         self._collections: dict[str, Collection] = {}
         self._by_uid: dict[str, Item] = {}
         self._dependents: defaultdict[str, dict[str, Item]] = defaultdict(dict)
 
-    def collection(self, resource: Resource) -> Collection:
-        """Return the objects of a resource."""
-        if resource.path not in self._collections:
-            self._collections[resource.path] = Collection(self.version if resource.custom else self._forgotten)
-        return self._collections[resource.path]
+    def open(self, path: str) -> None:
+        """Begin to keep objects of a resource; its past is unknown. Opening what is open does nothing."""
+        self._collections.setdefault(path, Collection(self.version))
 
-    def drop(self, resource: Resource) -> None:
+    def drop(self, path: str) -> None:
         """Forget a resource that is served no more, and end its watches."""
-        gone = self._collections.pop(resource.path, None)
-        for watcher in tuple(gone.watchers) if gone is not None else ():
+        gone = self._collections.pop(path)
+        for watcher in tuple(gone.watchers):
             watcher(None)
 
+    def collection(self, resource: Resource) -> Collection:
+        """Return the objects of a resource. Raises Problem: 404 when it is served no more."""
+        found = self._collections.get(resource.path)
+        if found is None:
+            raise not_served()
+        return found
+
     def get(self, resource: Resource, key: Key) -> Item | None:
-        """Return the object, None where there is none."""
+        """Return the object, None where there is none. Raises Problem as `collection`."""
         return self.collection(resource).items.get(key)
 
     def by_uid(self, uid: str) -> Item | None:
@@ -122,10 +120,10 @@ class Store:
         """Return the objects that name an owner of that UID."""
         return list(self._dependents.get(uid, {}).values())
 
-    def in_namespace(self, namespace: str) -> Iterator[Item]:
-        """Yield all objects of a namespace."""
-        for collection in tuple(self._collections.values()):
-            yield from [item for item in tuple(collection.items.values()) if item.key[0] == namespace]
+    def in_namespace(self, namespace: str) -> list[Item]:
+        """Return all objects of a namespace."""
+        everything = (item for collection in self._collections.values() for item in collection.items.values())
+        return [item for item in everything if item.key[0] == namespace]
 
     def put(self, item: Item) -> Item:
         """Keep an object, in the next version, and tell of it."""
@@ -147,23 +145,19 @@ class Store:
 
     def forget(self) -> None:
         """Make it impossible to watch from any version of the past, as after a restart."""
-        self._forgotten = self.version
         for collection in self._collections.values():
             collection.log.clear()
             collection.oldest = self.version
 
     def _next(self, item: Item) -> Item:
         self.version += 1
-        content = with_metadata(item.object, resourceVersion=str(self.version))
-        return Item(item.resource, content, writer=item.writer, owners=item.owners)
+        return item.become(with_metadata(item.object, resourceVersion=str(self.version)))
 
     def _index(self, old: Item | None, new: Item | None) -> None:
-        for item in (old, new):
-            if item is None:
-                continue
-            uid = uid_of(item.object)
-            self._by_uid.pop(uid, None)
-            for owner in item.object["metadata"].get("ownerReferences") or ():
+        if old is not None:
+            uid = uid_of(old.object)
+            del self._by_uid[uid]
+            for owner in old.object["metadata"].get("ownerReferences") or ():
                 self._dependents[owner["uid"]].pop(uid, None)
                 if not self._dependents[owner["uid"]]:
                     del self._dependents[owner["uid"]]

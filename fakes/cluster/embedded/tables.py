@@ -3,22 +3,30 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
-from fakes.cluster.embedded import jsonpath
-from fakes.cluster.embedded.kinds import Resource
 from fakes.cluster.embedded.objects import Object, condition, dig, is_deleting, labels_of, name_of
+from fakes.cluster.embedded.resources import Resource
 
 Cell = Callable[[Object], Any]
 _NONE: Final = "<none>"
 _UNKNOWN: Final = "<unknown>"
+# As much of JSONPath as printer columns use (https://kubernetes.io/docs/reference/kubectl/jsonpath/).
+_STEP: Final = re.compile(
+    r"\.(?P<field>(?:\\.|[^.\[\]\\])+)"
+    r"|\[\s*(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\s*\]"
+    r"|\[(?P<index>-?\d+|\*)\]"
+    r"|\[\?\(\s*@\.(?P<key>[\w.-]+)\s*==\s*['\"]?(?P<value>.*?)['\"]?\s*\)\]"
+)
 
 
-def table(resource: Resource, version: str, items: Iterable[Object]) -> Object:
+def table(resource: Resource, items: Iterable[Object]) -> Object:
     """Return a Table of objects."""
-    columns = _columns(resource, version)
+    columns = list(_columns(resource))
     kind = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
     return {
         "kind": "Table",
@@ -27,12 +35,12 @@ def table(resource: Resource, version: str, items: Iterable[Object]) -> Object:
         "columnDefinitions": [
             {
                 "name": name,
-                "type": kind,
+                "type": type_,
                 "format": "name" if name == "Name" else "",
                 "description": "",
                 "priority": wide,
             }
-            for name, kind, wide, _ in columns
+            for name, type_, wide, _ in columns
         ],
         "rows": [
             {"cells": [cell(item) for *_, cell in columns], "object": {**kind, "metadata": item["metadata"]}}
@@ -41,36 +49,71 @@ def table(resource: Resource, version: str, items: Iterable[Object]) -> Object:
     }
 
 
-def _columns(resource: Resource, version: str) -> list[tuple[str, str, int, Cell]]:
-    """Return name, type, priority (0 or 1 for `-o wide`) and cell of each column."""
-    made: list[tuple[str, str, int, Cell]] = [("Name", "string", 0, name_of)]
-    if resource.custom:
-        if not resource.versions[version].columns:
-            return [*made, ("Age", "date", 0, _age)]
-        return made + [
-            (column["name"], column["type"], int(column.get("priority", 0)), _at(column["jsonPath"], column["type"]))
-            for column in resource.versions[version].columns
-        ]
-    for name, cell in _CELLS.get(resource.plural, {"Age": None}).items():
-        own = _age if cell is None else _at(cell, "string") if isinstance(cell, str) else cell
-        made.append((name.rstrip("+"), "string", int(name.endswith("+")), own))
-    return made if resource.plural != "events" else made[1:]
+def find(item: Any, path: str) -> list[Any]:
+    """Return everything that a JSONPath leads to: fields, indexes, wildcards and filters by equality, nothing else."""
+    found = [item]
+    for match in _steps(path.strip().strip("{}")):
+        found = [result for value in found for result in _step(value, match)]
+    return found
 
 
-def _at(path: str, kind: str) -> Cell:
+def _columns(resource: Resource) -> Iterator[tuple[str, str, int, Cell]]:
+    """Yield name, type, priority (0, or 1 for `-o wide`) and cell of each column."""
+    if resource.plural != "events":
+        yield "Name", "string", 0, name_of
+    if not resource.custom or not resource.columns:
+        own: Mapping[str, str | Cell] = {} if resource.custom else _COLUMNS.get(resource.plural, {})
+        for name, cell in own.items():
+            yield name.rstrip("+"), "string", int(name.endswith("+")), _at(cell) if isinstance(cell, str) else cell
+        if "Age" not in own and resource.plural != "events":
+            yield "Age", "string", 0, _age
+    for column in resource.columns:
+        yield column["name"], column["type"], int(column.get("priority", 0)), _at(column["jsonPath"], column["type"])
+
+
+@lru_cache(1024)
+def _steps(path: str) -> tuple[re.Match[str], ...]:
+    steps: list[re.Match[str]] = []
+    while (position := steps[-1].end() if steps else 0) < len(path):
+        match = _STEP.match(path, position)
+        if match is None:
+            # A column that is not understood is empty, as the API server has it.
+            return ()
+        steps.append(match)
+    return tuple(steps)
+
+
+def _step(value: Any, match: re.Match[str]) -> list[Any]:
+    if "*" in {match["field"], match["index"]}:
+        return list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list) else []
+    if isinstance(value, dict):
+        field = match["quoted"] or re.sub(r"\\(.)", r"\1", match["field"] or "")
+        return [value[field]] if field in value else []
+    if not isinstance(value, list):
+        return []
+    if match["index"]:
+        index = int(match["index"])
+        return value[index : index + 1 or None]
+    path = (match["key"] or "").split(".")
+    return [entry for entry in value if match["key"] and str(dig(entry, *path)) == match["value"]]
+
+
+def _at(path: str, kind: str = "string", *, default: Any = None) -> Cell:
     def cell(item: Object) -> Any:
-        found = jsonpath.find(item, path)
+        found = find(item, path)
         if not found:
-            return None
+            return default
         if kind == "date":
             return _since(found[0])
-        return found[0] if kind in {"integer", "number", "boolean"} else _text(found)
+        if kind in {"integer", "number", "boolean"}:
+            return found[0]
+        return ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in found)
 
     return cell
 
 
-def _text(found: list[Any]) -> str:
-    return ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in found)
+def _of(ready: str, wanted: str) -> Cell:
+    return lambda item: "/".join(str(next(iter(find(item, path)), 0)) for path in (ready, wanted))
 
 
 def _age(item: Object) -> str:
@@ -92,8 +135,8 @@ def _since(moment: object, until: object = None) -> str:
 
 def _node_status(node: Object) -> str:
     ready = condition(node, "Ready").get("status")
-    words = {"True": "Ready", "False": "NotReady"}.get(str(ready), "NotReady" if ready else "Unknown")
-    return words + (",SchedulingDisabled" if dig(node, "spec", "unschedulable") else "")
+    word = "Ready" if ready == "True" else "NotReady" if ready else "Unknown"
+    return word + (",SchedulingDisabled" if dig(node, "spec", "unschedulable") else "")
 
 
 def _node_roles(node: Object) -> str:
@@ -101,143 +144,83 @@ def _node_roles(node: Object) -> str:
     return ",".join(sorted(key.removeprefix(prefix) for key in labels_of(node) if key.startswith(prefix))) or _NONE
 
 
-def _address(kind: str) -> Cell:
-    def cell(node: Object) -> str:
-        entries = dig(node, "status", "addresses") or ()
-        return next((str(entry["address"]) for entry in entries if entry["type"] == kind), _NONE)
-
-    return cell
-
-
 def _pod_status(pod: Object) -> str:
-    status = pod["status"]
     if is_deleting(pod):
         return "Terminating"
-    for entry in status.get("containerStatuses") or ():
-        state = entry.get("state") or {}
-        if reason := dig(state, "waiting", "reason") or dig(state, "terminated", "reason"):
-            return str(reason)
-    return str(status.get("reason") or status.get("phase"))
+    for kind in ("waiting", "terminated"):
+        if reasons := find(pod, f".status.containerStatuses[*].state.{kind}.reason"):
+            return str(reasons[0])
+    return str(pod["status"].get("reason") or pod["status"].get("phase"))
 
 
 def _pod_ready(pod: Object) -> str:
-    statuses = pod["status"].get("containerStatuses") or ()
-    return f"{sum(bool(entry.get('ready')) for entry in statuses)}/{len(pod['spec'].get('containers') or ())}"
-
-
-def _restarts(pod: Object) -> str:
-    return str(sum(int(entry.get("restartCount", 0)) for entry in pod["status"].get("containerStatuses") or ()))
+    ready = find(pod, ".status.containerStatuses[*].ready")
+    return f"{sum(map(bool, ready))}/{len(pod['spec'].get('containers') or ())}"
 
 
 def _job_status(job: Object) -> str:
-    for kind in ("Complete", "Failed", "Suspended"):
-        if condition(job, kind).get("status") == "True":
-            return kind
-    return "Running"
+    ended = (kind for kind in ("Complete", "Failed") if condition(job, kind).get("status") == "True")
+    return next(ended, "Suspended" if job["spec"].get("suspend") else "Running")
 
 
-def _of(ready: str, wanted: str) -> Cell:
-    return lambda item: f"{_path(item, ready) or 0}/{_path(item, wanted) or 0}"
-
-
-def _count(path: str) -> Cell:
-    return lambda item: _path(item, path) or 0
-
-
-def _size(path: str) -> Cell:
-    return lambda item: len(_path(item, path) or ())
-
-
-def _or_none(path: str) -> Cell:
-    return lambda item: _text(jsonpath.find(item, path)) or _NONE
-
-
-def _path(item: Object, path: str) -> Any:
-    return dig(item, *path.split("."))
+def _event_object(event: Object) -> str:
+    about = event.get("involvedObject") or {}
+    return f"{about.get('kind')}/{about.get('name')}".lower()
 
 
 def _ports(service: Object) -> str:
     return ",".join(f"{port['port']}/{port['protocol']}" for port in service["spec"].get("ports") or ()) or _NONE
 
 
-# Plural -> column -> path or function, None for the age; `+` marks those that only `-o wide` shows.
-_CELLS: Final[Mapping[str, Mapping[str, str | Cell | None]]] = {
-    "configmaps": {"Data": lambda item: len(item.get("data") or {}) + len(item.get("binaryData") or {}), "Age": None},
-    "customresourcedefinitions": {"Created At": ".metadata.creationTimestamp"},
+# Plural -> column -> path or function; `+` marks those that only `-o wide` shows. Name and age are everybody's.
+_COLUMNS: Final[Mapping[str, Mapping[str, str | Cell]]] = {
+    "configmaps": {"Data": lambda item: len(item.get("data") or {}) + len(item.get("binaryData") or {})},
     "daemonsets": {
-        "Desired": _count("status.desiredNumberScheduled"),
-        "Current": _count("status.currentNumberScheduled"),
-        "Ready": _count("status.numberReady"),
-        "Up-to-date": _count("status.updatedNumberScheduled"),
-        "Available": _count("status.numberAvailable"),
-        "Age": None,
-    },
-    "deployments": {
-        "Ready": _of("status.readyReplicas", "spec.replicas"),
-        "Up-to-date": _count("status.updatedReplicas"),
-        "Available": _count("status.availableReplicas"),
-        "Age": None,
+        "Desired": ".status.desiredNumberScheduled",
+        "Current": ".status.currentNumberScheduled",
+        "Ready": ".status.numberReady",
     },
     "events": {
         "Last Seen": lambda event: _since(event.get("lastTimestamp") or event.get("eventTime")),
         "Type": ".type",
         "Reason": ".reason",
-        "Object": lambda event: f"{_path(event, 'involvedObject.kind')}/{_path(event, 'involvedObject.name')}".lower(),
-        "Subobject+": _or_none(".involvedObject.fieldPath"),
-        "Source+": _or_none(".source.component"),
+        "Object": _event_object,
         "Message": lambda event: str(event.get("message", "")).strip(),
         "Count+": ".count",
         "Name+": ".metadata.name",
     },
     "jobs": {
         "Status": _job_status,
-        "Completions": _of("status.succeeded", "spec.completions"),
-        "Duration": lambda job: _since(_path(job, "status.startTime"), _path(job, "status.completionTime")),
-        "Age": None,
+        "Completions": _of(".status.succeeded", ".spec.completions"),
+        "Duration": lambda job: _since(dig(job, "status", "startTime"), dig(job, "status", "completionTime")),
     },
-    "leases": {"Holder": ".spec.holderIdentity", "Age": None},
-    "namespaces": {"Status": ".status.phase", "Age": None},
+    "leases": {"Holder": ".spec.holderIdentity"},
+    "namespaces": {"Status": ".status.phase"},
     "nodes": {
         "Status": _node_status,
         "Roles": _node_roles,
-        "Age": None,
+        "Age": _age,
         "Version": ".status.nodeInfo.kubeletVersion",
-        "Internal-IP+": _address("InternalIP"),
-        "External-IP+": _address("ExternalIP"),
+        "Internal-IP+": _at('.status.addresses[?(@.type=="InternalIP")].address', default=_NONE),
+        "External-IP+": _at('.status.addresses[?(@.type=="ExternalIP")].address', default=_NONE),
         "OS-Image+": ".status.nodeInfo.osImage",
         "Kernel-Version+": ".status.nodeInfo.kernelVersion",
         "Container-Runtime+": ".status.nodeInfo.containerRuntimeVersion",
     },
-    "persistentvolumeclaims": {"Status": ".status.phase", "StorageClass": ".spec.storageClassName", "Age": None},
     "poddisruptionbudgets": {
-        "Min Available": lambda item: str(_path(item, "spec.minAvailable") or "N/A"),
-        "Max Unavailable": lambda item: str(_path(item, "spec.maxUnavailable") or "N/A"),
-        "Allowed Disruptions": _count("status.disruptionsAllowed"),
-        "Age": None,
+        "Min Available": _at(".spec.minAvailable", default="N/A"),
+        "Max Unavailable": _at(".spec.maxUnavailable", default="N/A"),
+        "Allowed Disruptions": ".status.disruptionsAllowed",
     },
     "pods": {
         "Ready": _pod_ready,
         "Status": _pod_status,
-        "Restarts": _restarts,
-        "Age": None,
-        "IP+": _or_none(".status.podIP"),
-        "Node+": _or_none(".spec.nodeName"),
-        "Nominated Node+": _or_none(".status.nominatedNodeName"),
-        "Readiness Gates+": lambda _: _NONE,
+        "Restarts": lambda pod: str(sum(find(pod, ".status.containerStatuses[*].restartCount"))),
+        "Age": _age,
+        "IP+": _at(".status.podIP", default=_NONE),
+        "Node+": _at(".spec.nodeName", default=_NONE),
     },
-    "replicasets": {
-        "Desired": _count("spec.replicas"),
-        "Current": _count("status.replicas"),
-        "Ready": _count("status.readyReplicas"),
-        "Age": None,
-    },
-    "secrets": {"Type": ".type", "Data": _size("data"), "Age": None},
-    "services": {
-        "Type": ".spec.type",
-        "Cluster-IP": _or_none(".spec.clusterIP"),
-        "External-IP": lambda _: _NONE,
-        "Port(s)": _ports,
-        "Age": None,
-    },
-    "statefulsets": {"Ready": _of("status.readyReplicas", "spec.replicas"), "Age": None},
+    "secrets": {"Type": ".type", "Data": lambda item: len(item.get("data") or ())},
+    "services": {"Type": ".spec.type", "Cluster-IP": _at(".spec.clusterIP", default=_NONE), "Port(s)": _ports},
+    "statefulsets": {"Ready": _of(".status.readyReplicas", ".spec.replicas")},
 }

@@ -5,21 +5,13 @@ import logging
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from fakes.cluster.embedded.controllers import (
-    collections,
-    daemonsets,
-    deployments,
-    garbage,
-    jobs,
-    nodes,
-    replicasets,
-    scheduler,
-    statefulsets,
-)
-from fakes.cluster.embedded.controllers.placement import Placement
-from fakes.cluster.embedded.disruption import Budgets
+from fakes.cluster.embedded.api import Api
+from fakes.cluster.embedded.controllers.disruption import Budgets
+from fakes.cluster.embedded.controllers.garbage import Collections, Expiry, Garbage
+from fakes.cluster.embedded.controllers.nodes import Nodes
+from fakes.cluster.embedded.controllers.scheduler import Placement, Scheduler
+from fakes.cluster.embedded.controllers.workloads import DaemonSets, Jobs, StatefulSets
 from fakes.cluster.embedded.problems import Problem
-from fakes.cluster.embedded.rest import Api
 from fakes.cluster.embedded.store import Event, Key
 
 _log = logging.getLogger(__name__)
@@ -34,8 +26,11 @@ class Controller(Protocol):
     def keys(self, event: Event) -> Iterable[Key]:
         """Return the keys that a change concerns."""
 
-    def sync(self, key: Key) -> float | None:
-        """Do what is due; return in how many seconds something is due again, None when only a change can make it so."""
+    def sync(self, key: Key) -> None:
+        """Do what is due. Raises Problem: to be tried again."""
+
+
+Entry = tuple[Controller, Key]
 
 
 class Runner:
@@ -44,18 +39,15 @@ class Runner:
     def __init__(self, api: Api) -> None:
         placement = Placement()
         self._controllers: tuple[Controller, ...] = (
-            collections.Collections(api),
-            garbage.Garbage(api),
-            nodes.Nodes(api, placement),
-            scheduler.Scheduler(api, placement),
-            daemonsets.DaemonSets(api, placement),
-            deployments.Deployments(api),
-            replicasets.ReplicaSets(api),
-            statefulsets.StatefulSets(api),
-            jobs.Jobs(api),
+            Collections(api),
+            Garbage(api),
+            Expiry(api),
+            Nodes(api, placement),
+            Scheduler(api, placement),
+            *(workload(api) for workload in (DaemonSets, StatefulSets, Jobs)),
             Budgets(api),
         )
-        self._queue: dict[tuple[Controller, Key], None] = {}
+        self._queue: dict[Entry, None] = {}
         self._news = asyncio.Event()
         api.store.listeners += [placement.note, self._note]
 
@@ -64,28 +56,25 @@ class Runner:
         loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()
+            self._news.clear()
             while self._queue:
                 controller, key = entry = next(iter(self._queue))
                 del self._queue[entry]
                 try:
-                    again = controller.sync(key)
+                    controller.sync(key)
                 except Problem as problem:
                     _log.info("%s %s: %s", type(controller).__name__, key, problem)
-                    again = _AGAIN
+                    loop.call_later(_AGAIN, self._add, entry)
                 except Exception:  # noqa: BLE001 -- one controller's bug is not to stop the others
                     _log.exception("%s %s", type(controller).__name__, key)
-                    again = None
-                if again is not None:
-                    loop.call_later(again, self._add, controller, key)
                 # Requests get their turn between any two steps.
                 await asyncio.sleep(0)
-            self._news.clear()
 
     def _note(self, event: Event) -> None:
         for controller in self._controllers:
             for key in controller.keys(event):
-                self._add(controller, key)
+                self._add((controller, key))
 
-    def _add(self, controller: Controller, key: Key) -> None:
-        self._queue[(controller, key)] = None
+    def _add(self, entry: Entry) -> None:
+        self._queue[entry] = None
         self._news.set()
