@@ -18,6 +18,8 @@ Key = TypeVar("Key", bound=Hashable)
 # Seconds. First and longest pause of `retry`: no hammering helps where Azure throttles or a person has to act.
 RETRY_BASE: Final = 1.0
 RETRY_CAP: Final = 300.0
+# Seconds by which a timer may go off before its time.
+_EARLY: Final = 0.01
 
 
 class WorkQueue(Generic[Key]):
@@ -41,6 +43,7 @@ class WorkQueue(Generic[Key]):
         self._started_at: dict[Key, float] = {}  # being handled
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._held_until: dict[Key, float] = {}  # a server has asked for it, whatever else makes the key worth a look
         self._closed = False
         self._metrics = _Metrics(metrics or Registry(), name)
 
@@ -49,8 +52,12 @@ class WorkQueue(Generic[Key]):
         return 0 if self._closed else self._ready.qsize()
 
     def add(self, key: Key) -> None:
-        """Have the key handled as soon as a worker is free."""
+        """Have the key handled as soon as a worker is free, and no sooner than a server wants to hear of it again."""
         if self._closed or key in self._added_at:
+            return
+        held = self._held_until.get(key, 0.0) - asyncio.get_running_loop().time()
+        if held > 0:
+            self.add_after(key, held)
             return
         self._added_at[key] = asyncio.get_running_loop().time()
         self._metrics.adds.inc(name=self._metrics.name)
@@ -83,6 +90,8 @@ class WorkQueue(Generic[Key]):
         self._failures[key] = failures + 1
         nominal = min(self._retry_cap, self._retry_base * 2.0 ** min(failures, 62))
         delay = max(min(at_least, self._retry_cap), nominal * (0.5 + 0.5 * self._rng.random()))
+        if at_least > 0:
+            self._held_until[key] = asyncio.get_running_loop().time() + min(at_least, self._retry_cap)
         self._metrics.retries.inc(name=self._metrics.name)
         self.add_after(key, delay)
         return delay
@@ -90,6 +99,7 @@ class WorkQueue(Generic[Key]):
     def forget(self, key: Key) -> None:
         """Note that the key was handled well: its next failure starts with the shortest pause again."""
         self._failures.pop(key, None)
+        self._held_until.pop(key, None)
 
     async def get(self) -> Key | None:
         """Return the next key to handle, or None once the queue is shut down. `done` must follow for each key."""
@@ -120,6 +130,9 @@ class WorkQueue(Generic[Key]):
 
     def _expire(self, key: Key) -> None:
         del self._timers[key]
+        # Timers go off a little early by the clock that they are set by.
+        if self._held_until.get(key, 0.0) - asyncio.get_running_loop().time() < _EARLY:
+            self._held_until.pop(key, None)
         self.add(key)
 
     def _put(self, key: Key) -> None:

@@ -215,20 +215,19 @@ def _delete(view: View, draft: Draft, pool: AgentPool, *, cause: Failure | None 
 
 def _create(view: View, draft: Draft) -> None:
     """Ask for the pool. The claim carries its name, and our finalizer, before Azure hears of it."""
-    if view.setback is not None:
+    if view.setback is not None and view.waits_until_retry(CreatePool):
         _report(draft, view.setback.failure)
-        if view.waits_until_retry(CreatePool):
-            draft.look_again(view.setback.retry_at - view.now)
-            return
+        draft.look_again(view.setback.retry_at - view.now)
+        return
     if not view.is_quota_known:
-        draft.wants_quota = True
+        draft.wants_quota = draft.is_brief = True
         return
     spec, offer = view.claim.spec, view.offer
     if spec is None or offer is None:
         _explain_none(view, draft)
         return
     if view.is_tried_by_another:
-        draft.waits_for_another = True
+        draft.waits_for_another = draft.is_brief = True
         draft.look_again(PATIENCE)
         return
     recorded = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION)
@@ -237,6 +236,9 @@ def _create(view: View, draft: Draft) -> None:
         _record(view, draft, view.pool_name, offer=offer)
     if view.setback is None:
         _creating(view, draft, view.pool_name, offer=offer)
+    else:
+        # Shown until Azure takes the request: else the reason would come and go with each try.
+        _report(draft, view.setback.failure)
     draft.azure = CreatePool(name=view.pool_name, body=render(view.claim, spec, offer), offer=offer)
 
 

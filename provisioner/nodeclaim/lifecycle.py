@@ -39,6 +39,9 @@ def _finish(view: View, draft: Draft) -> Step:
     if draft.release:
         # The claim is gone with the next request: nobody would read a status.
         status = {}
+    if draft.is_brief and not claim.conditions:
+        # In a moment there will be something to say; a new claim says as much as these conditions would.
+        status = {}
     return Step(
         metadata=_metadata(view, draft),
         node_patch=draft.node_patch,

@@ -27,6 +27,7 @@ _BACKOFF: Final = {
     FailureClass.INVALID: _Backoff(timedelta(minutes=5), timedelta(hours=1)),
     FailureClass.INTERNAL: _Backoff(timedelta(seconds=5), timedelta(minutes=2)),
 }
+_SOON: Final = timedelta(seconds=1)
 _MAX_DOUBLINGS: Final = 16
 # What these say is true for every claim that asks for the same.
 _OF_OFFERS: Final = frozenset(
@@ -52,5 +53,7 @@ def retry_delay(failure: Failure, *, attempts: int, luck: float) -> timedelta:
     backoff = _BACKOFF[failure.kind]
     delay = min(backoff.first * float(1 << min(attempts - 1, _MAX_DOUBLINGS)), backoff.longest)
     if failure.retry_after is not None:
-        delay = max(delay, timedelta(seconds=failure.retry_after))
+        named = timedelta(seconds=failure.retry_after)
+        # Where it is told when to come, a throttled claim has a moment of its own already.
+        delay = max(named, _SOON) if failure.kind is FailureClass.THROTTLED else max(delay, named)
     return delay * (1 + _JITTER * luck)

@@ -199,7 +199,10 @@ class Step:
 
 @dataclass
 class Draft:
-    """The Step in the making: the phases fill it one after the other."""
+    """The Step in the making: the phases fill it one after the other.
+
+    `is_brief` says that what the claim waits for will be there in moments.
+    """
 
     conditions: ConditionSet
     labels: dict[str, str | None] = field(default_factory=dict)
@@ -214,6 +217,7 @@ class Draft:
     unavailable: Unavailable | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
+    is_brief: bool = False
     settled: bool = False
     notices: list[Notice] = field(default_factory=list)
     again_after: timedelta | None = None

@@ -53,10 +53,10 @@ class Bad:
 
 
 BAD = {
-    "notype": Bad(
-        reason="NoInstanceType",
-        says=(f"add a requirement {TYPE} In",),
-        requirements=(one_of("kubernetes.io/os", "linux"),),
+    "toobig": Bad(
+        reason="NoFittingInstanceType",
+        says=("karpenter.azure.com/sku-cpu",),
+        requirements=({"key": "karpenter.azure.com/sku-cpu", "operator": "Gt", "values": ["5000"]},),
     ),
     "disjoint": Bad(
         reason="ContradictoryRequirements",

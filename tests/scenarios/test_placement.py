@@ -247,7 +247,6 @@ async def test_throttling_of_one_claim_holds_back_all(aks: FakeAks, kube: Kube) 
     names = ["wsslow0", "wsslow1", "wsslow2"]
     for name in names:
         await kube.create(CLAIMS, one_of(name, H100))
-    for name in names:
         claim = await kube.wait_claim(name, has_reason("Launched", "Throttled"))
         assert condition(claim, "Launched")["status"] == "Unknown"
     # Lists have a budget of their own.

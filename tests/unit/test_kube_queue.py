@@ -235,3 +235,21 @@ async def test_metrics_tell_depth_adds_retries_and_times() -> None:
     assert 'workqueue_queue_duration_seconds_sum{name="claims"} 3' in lines
     assert 'workqueue_work_duration_seconds_bucket{name="claims",le="10"} 1' in lines
     assert 'workqueue_work_duration_seconds_sum{name="claims"} 7' in lines
+
+
+async def test_whatever_makes_a_key_worth_a_look_a_servers_wish_is_not_undercut() -> None:
+    queue = make()
+    queue.retry("a", at_least=0.2)
+    queue.add("a")
+    assert len(queue) == 0
+    started = asyncio.get_running_loop().time()
+    assert await queue.get() == "a"
+    assert asyncio.get_running_loop().time() - started >= 0.18
+
+
+async def test_key_that_was_handled_well_since_is_held_no_more() -> None:
+    queue = make()
+    queue.retry("a", at_least=60.0)
+    queue.forget("a")
+    queue.add("a")
+    assert len(queue) == 1
