@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from provisioner.apis import names
 from provisioner.gpus import catalogue
-from provisioner.gpus.catalogue import GpuSize
+from provisioner.gpus.catalogue import AksSupport, GpuSize
 from provisioner.gpus.successors import nearest
 from provisioner.placement.size import Size
 
@@ -199,6 +199,7 @@ class KnownSizes:
             gpu_memory_gib=size.gpu_memory_gib,
             zones=listed.zones if listed else None,
             restriction=listed.restriction if listed else "",
+            only_by_name="is of a kind that AKS makes no GPU nodes of" if size.aks is AksSupport.NONE else "",
             sells_spot=listed.low_priority_capable if listed else True,
             price=self._price(size),
             spot_price=self._prices.price(size.name, spot=True),

@@ -22,7 +22,7 @@ _ANYWHERE: Final = Available((), failed_lately=False)
 def look(size: Size, *, capacity_type: str, ask: Ask, market: Market) -> Available | LeftOut:
     """Return where the size can be had, or why not."""
     if size.restriction:
-        failure = Failure(kind=FailureClass.SKU_RESTRICTED, message=_restricted(size, location=market.location))
+        failure = Failure(kind=FailureClass.SKU_RESTRICTED, message=size.restriction)
         return _left_out(size, capacity_type, Because.RESTRICTED, failure)
     zones = ask.zones
     if size.zones is not None and zones:
@@ -66,14 +66,6 @@ def _unless_failed(size: Size, capacity_type: str, *, zones: tuple[Zone, ...], m
 def _left_out(size: Size, capacity_type: str, because: Because, failure: Failure) -> LeftOut:
     return LeftOut(
         size=size.name, because=because, message=failure.message, capacity_type=capacity_type, failure=failure
-    )
-
-
-def _restricted(size: Size, *, location: str) -> str:
-    where = f" in {location}" if location else ""
-    return (
-        f"{size.name} is not offered to this subscription{where} ({size.restriction}). Use another size or region, or "
-        "ask Azure support to lift the restriction."
     )
 
 

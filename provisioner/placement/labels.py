@@ -178,6 +178,8 @@ def _gpu_labels(size: Size, *, parts: list[str]) -> dict[str, Label]:
 
 
 def _only_by_name(size: Size, *, parsed: re.Match[str] | None, kind: tuple[str, str]) -> str:
+    if size.only_by_name:
+        return size.only_by_name
     # As Karpenter's Azure provider leaves them out too: what it takes to run one is for the user to know.
     if not size.name.lower().startswith("standard_"):
         return "is of a tier that AKS makes no nodes of"

@@ -13,8 +13,9 @@ class Size:
     """A VM size in Azure's spelling and what its Node will offer. Zero and empty mean unknown.
 
     `gpu_count` is what the Node advertises as `gpu_resource`, `gpu_memory_gib` is of each of them. `family` is the name
-    of its vCPU quota. `zones` are those that this subscription may use, None where nobody said. `restriction` says why
-    the subscription may not use the size in the region at all. Prices are US dollars an hour, None where unknown.
+    of its vCPU quota. `zones` are those that this subscription may use, None where nobody said. `restriction` is a
+    sentence: why the subscription may not use the size in the region at all, and what to do. `only_by_name` says why it
+    is for claims alone that name it. Prices are US dollars an hour, None where unknown.
     `retired` is the day on which Azure takes the size down, `successors` the nearest sizes that stay.
     """
 
@@ -29,6 +30,7 @@ class Size:
     gpu_memory_gib: float = 0.0
     zones: tuple[str, ...] | None = None
     restriction: str = ""
+    only_by_name: str = ""
     sells_spot: bool = True
     price: Decimal | None = None
     spot_price: Decimal | None = None

@@ -47,15 +47,12 @@ def failed(*keys: OfferKey, lasts: timedelta = HOUR, ago: timedelta = timedelta(
 
 
 def test_size_that_the_subscription_may_not_use_is_left_out_until_somebody_lifts_that() -> None:
-    told, placement = unavailable(AN_A100, at=market(changed(A100, restriction="NotAvailableForSubscription")))
+    told, placement = unavailable(AN_A100, at=market(changed(A100, restriction=f"{A100} is closed to you.")))
     assert told.kind is FailureClass.SKU_RESTRICTED
     assert placement.again_at is None
     (entry,) = placement.left_out
     assert (entry.because, entry.until, entry.capacity_type) == (Because.RESTRICTED, None, "on-demand")
-    assert entry.message == (
-        f"{A100} is not offered to this subscription in eastus (NotAvailableForSubscription). Use another size or "
-        "region, or ask Azure support to lift the restriction."
-    )
+    assert entry.message == f"{A100} is closed to you."
 
 
 # Zones
