@@ -95,6 +95,19 @@ class Controller:
                 claims.set(number, ready=ready, reason=reason)
 
         metrics.before_scrape(count_claims)
+        left_alone = metrics.gauge(
+            "gpu_provisioner_offers_unavailable",
+            text="1 for what is not asked of Azure at present, because it has failed lately; * stands for all.",
+            labels=("vm_size", "zone", "capacity_type", "kind"),
+        )
+
+        def tell_unavailable() -> None:
+            left_alone.clear()
+            for key, entry in memory.active(now=now()):
+                kind = entry.failure.kind.value
+                left_alone.set(1, vm_size=key.size, zone=key.zone, capacity_type=key.capacity_type, kind=kind)
+
+        metrics.before_scrape(tell_unavailable)
 
     # What there is to look at
 

@@ -5,7 +5,7 @@ What a failure tells of beside the offer that was tried, and for how long, is as
 for all larger ones of its family too. That needs vCPUs and families, which the keys of offers do not have.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -85,6 +85,13 @@ class OfferMemory:
                     if entry is not None and (found is None or entry.until > found.until):
                         found = entry
         return found
+
+    def active(self, *, now: datetime) -> Iterator[tuple[OfferKey, Remembered]]:
+        """Yield what is not asked for at present; `*` stands for all sizes, zones or capacity types."""
+        for size, entries in self._entries.items():
+            for (zone, capacity_type), entry in entries.items():
+                if entry.until > now:
+                    yield OfferKey(size=size, zone=zone, capacity_type=capacity_type), entry
 
     def remember(self, keys: Collection[OfferKey], *, failure: Failure, now: datetime) -> None:
         """Remember a failure of the offer with these keys, and of all that it speaks for."""

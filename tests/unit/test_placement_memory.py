@@ -179,3 +179,12 @@ def test_quota_is_forgotten_once_newer_usages_show_room_again(
     memory.forget(quota.has_room, as_of=read_at)
     assert (memory.recall(key()) is not None) == is_left
     assert memory.recall(key(T4)) is not None
+
+
+def test_what_is_left_alone_can_be_listed_until_its_time_is_over() -> None:
+    memory = OfferMemory()
+    memory.remember([key()], failure=failure(code="AllocationFailed"), now=NOW)
+    ((left, entry),) = memory.active(now=NOW + timedelta(minutes=59))
+    assert (left.size, left.zone, left.capacity_type) == (key().size, "0", "*")
+    assert entry.failure.kind is FailureClass.CAPACITY
+    assert list(memory.active(now=NOW + timedelta(hours=1))) == []
