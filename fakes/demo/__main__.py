@@ -106,7 +106,8 @@ class Demo:
         return list(answer["items"])
 
     def _calls(self) -> list[str]:
-        return [call.operation for call in self._aks.azure.calls if call.operation.partition(".")[0] != "entra"]
+        others = ("entra", "prices")
+        return [call.operation for call in self._aks.azure.calls if call.operation.partition(".")[0] not in others]
 
     def _at(self) -> float:
         return self._aks.azure.clock.now() - self._written_at

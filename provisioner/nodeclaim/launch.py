@@ -298,7 +298,8 @@ def _creating(view: View, draft: Draft, name: str, *, offer: Offer | None) -> No
     if offer is not None:
         disk = f"{offer.os_disk_gib} GiB OS disk" if offer.os_disk_gib else "Azure's default OS disk"
         where = f"zone {' or '.join(offer.zones)}" if offer.zones else "regional"
-        what = f" ({offer.size.name}, {offer.capacity_type}, {where}, {disk})"
+        price = f", {offer.price:.3f} $/h" if offer.price is not None else ""
+        what = f" ({offer.size.name}, {offer.capacity_type}, {where}, {disk}{price})"
     node = "A GPU node" if view.size is None or view.size.gpu_count else "A node"
     draft.conditions.set_unknown(
         LAUNCHED,
