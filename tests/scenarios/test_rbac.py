@@ -71,7 +71,8 @@ async def node_class_becomes_ready(cluster: Running) -> None:
 async def failed_launch_is_told_again_after_a_restart(cluster: Running) -> None:
     kube = cluster.kube
     cluster.aks.azure.add_fault(AzureAnswer(operation=PUT, pool="wsquota", status=400, body=QUOTA, times=None))
-    await kube.create(CLAIMS, kaito_claim("wsquota"))
+    # A size of its own: what cannot be had is asked for by nobody for a while.
+    await kube.create(CLAIMS, kaito_claim("wsquota", instance_type="Standard_NC4as_T4_v3"))
     await kube.wait_claim("wsquota", has_reason("Launched", "QuotaExceeded"))
 
     async def counts() -> Mapping[str, int]:
