@@ -235,10 +235,8 @@ async def test_plan_asks_the_cluster_for_the_order_of_sizes(aks: FakeAks, kube: 
 
     assert await chosen(claim) == A100
     assert await chosen(claim, listed) == H100
-    created = await kube.create(NODE_CLASSES, listed)
-    # The field is pruned where the CRD does not have it.
-    expected = H100 if created.get("spec", {}).get("sizePreference") else A100
-    assert await chosen(claim) == expected
+    await kube.create(NODE_CLASSES, listed)
+    assert await chosen(claim) == H100
     assert await chosen(claim, KUBECONFIG="/does/not/exist") == A100
 
 

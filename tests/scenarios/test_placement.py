@@ -15,7 +15,7 @@ from fakes.azure import Answer
 from fakes.cluster.interface import ControlPlane
 from provisioner.gpus.catalogue import find
 from tests.claims import kaito_claim
-from tests.kube import CLAIMS, Kube, Object, condition, eventually, has_reason, is_true
+from tests.kube import CLAIMS, NODE_CLASSES, Kube, Object, condition, eventually, has_reason, is_true
 from tests.scenarios.azure_side import calls, wait_calls
 from tests.scenarios.on_azure import LIST, PUT, pools, wait_pool
 from tests.scenarios.running import Running, running
@@ -207,6 +207,23 @@ async def test_claim_that_names_a_gpu_and_no_size_gets_the_cheapest_that_fits(ak
 
     # The A100 with 80 GB would be cheaper, and has no quota.
     assert claim["metadata"]["labels"]["node.kubernetes.io/instance-type"] == RTX
+
+
+async def test_sizes_are_tried_as_listed_where_the_node_class_says_so(aks: FakeAks, kube: Kube) -> None:
+    meta = {"apiVersion": "kaito.sh/v1alpha1", "kind": "KaitoNodeClass", "metadata": {"name": "listed"}}
+    await kube.create(NODE_CLASSES, {**meta, "spec": {"sizePreference": "Listed"}})
+
+    async def is_known() -> bool:
+        return is_true("Ready")(await kube.get(NODE_CLASSES, "listed") or {})
+
+    await eventually(is_known, what="the node class was seen")
+    claim = one_of("wslisted", RTX_TWO, RTX)
+    claim["spec"]["nodeClassRef"]["name"] = "listed"
+    await kube.create(CLAIMS, claim)
+
+    await ready(kube, "wslisted")
+
+    assert pools(aks)["wslisted"].sku.name == RTX_TWO
 
 
 async def test_claim_without_gpu_gets_a_node_without_one(aks: FakeAks, kube: Kube) -> None:
