@@ -89,7 +89,9 @@ class Settings(BaseModel):
         60.0, "INVENTORY_IDLE_SECONDS", help="pace of that LIST while nothing is in flight", ge=1.0, le=3600.0
     )
     request_share: float = _setting(
-        0.5,
+        # A GPU whose DELETE waits costs more than whatever else in the subscription waits for: most of the limits, but
+        # not all of them.
+        0.8,
         "AZURE_REQUEST_SHARE",
         help="part of Azure's request limits that is used here; all controllers of a subscription share them",
         ge=0.05,
