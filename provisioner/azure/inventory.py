@@ -11,12 +11,12 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from types import MappingProxyType
 from typing import Final, Protocol
 
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.failure import Failure
 from provisioner.azure.errors import ArmFailure, Postponed
+from provisioner.azure.pool_index import PoolIndex
 
 # Seconds between two LISTs however often they are asked for: the refill of AKS's read bucket.
 MIN_INTERVAL: Final = 1.0
@@ -85,6 +85,8 @@ class Inventory:
         self._listed: Mapping[str, AgentPool] = {}
         self._listed_at: float | None = None
         self._notes: dict[str, _Note] = {}
+        # What the two come to: kept up to date, because every look at a claim reads it.
+        self._known = PoolIndex()
         # Names that somebody asked for and was told nothing about: they are told when there is something to tell.
         self._asked: set[str] = set()
         # Notes and LISTs are ordered by a counter: two of them can happen within one tick of the clock.
@@ -107,9 +109,15 @@ class Inventory:
 
     @property
     def pools(self) -> Mapping[str, AgentPool]:
-        """Return all pools that `lookup` would show, by name; doubtful ones are not among them."""
-        known = {**self._listed, **{name: note.pool for name, note in self._notes.items()}}
-        return MappingProxyType({name: pool for name, pool in known.items() if pool is not None})
+        """Return all pools that `lookup` would show, by name; doubtful ones are not among them.
+
+        A view, good until the next LIST or note: whoever awaits something while reading it takes a copy.
+        """
+        return self._known.by_name
+
+    def of_claim(self, uid: str) -> tuple[AgentPool, ...]:
+        """Return those of `pools` that carry our tag for the claim of that UID, whatever they are called."""
+        return self._known.of_claim(uid)
 
     @property
     def listed_at(self) -> float | None:
@@ -208,8 +216,15 @@ class Inventory:
     def _note(self, name: str, *, pool: AgentPool | None, settle: float) -> None:
         self._order += 1
         self._notes[name] = _Note(order=self._order, pool=pool, settled_at=self._clock() + settle)
+        self._know(name, pool)
         # An idle pause has to become a busy one.
         self._rethink.set()
+
+    def _know(self, name: str, pool: AgentPool | None) -> None:
+        if pool is None:
+            self._known.drop(name)
+        else:
+            self._known.put(pool)
 
     def _take_over(self, pools: tuple[AgentPool, ...], *, order: int, started: float) -> frozenset[str]:
         listed = {pool.name: pool for pool in pools}
@@ -222,6 +237,9 @@ class Inventory:
         }
         self._listed = listed
         self._listed_at = started
+        self._known = PoolIndex(listed.values())
+        for name, note in self._notes.items():
+            self._know(name, note.pool)
         # Whoever asked was answered UNKNOWN, perhaps before a note that `before` already counts in.
         resolved = {name for name in self._asked if self._state(name) is not Lookup.UNKNOWN}
         self._asked -= resolved

@@ -4,9 +4,9 @@ Recording never waits and never fails: an Event is a courtesy, and the condition
 """
 
 import asyncio
-import contextlib
 import hashlib
 import logging
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
 from provisioner.apis.times import format_time
-from provisioner.kube.errors import Conflict
+from provisioner.kube.errors import Conflict, Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,17 @@ DEDUPE_WINDOW: Final = 120.0
 # Seconds that `close` gives to what is still queued.
 FLUSH_TIMEOUT: Final = 5.0
 
+# Events that are written side by side, of the 100 connections that the client library allows itself. One at a time,
+# a burst of 1,000 lags minutes behind as soon as an API server takes 100 ms for each.
+_WORKERS: Final = 8
+# Events that wait or are being written, over all workers.
 _QUEUE: Final = 1000
+# How often an Event is tried, and the seconds after the first failure; they double. An API server that is short of
+# seats answers 429 with a Retry-After of seconds, one behind a load balancer is back within ten.
+_ATTEMPTS: Final = 5
+_PAUSE: Final = 1.0
+# Seconds. A longer Retry-After is cut to it: all that is behind this Event in its worker's queue waits as well.
+_MAX_PAUSE: Final = 60.0
 _REMEMBERED: Final = 10_000
 
 
@@ -60,10 +72,11 @@ class ObjectRef:
 
 
 class EventRecorder:
-    """Writes Events in a task of its own. Use as `async with`: leaving flushes, for `FLUSH_TIMEOUT` at most.
+    """Writes Events in tasks of its own. Use as `async with`: leaving flushes, for `FLUSH_TIMEOUT` at most.
 
     The name of an Event follows from object, reason and message: the same said again, by this process or by the one
-    after a restart, counts up the Event that is there.
+    after a restart, counts up the Event that is there. What is said about one object is written by one worker, so that
+    it stays in its order and nothing is counted up by two at once; between objects there is no order.
     """
 
     def __init__(self, sink: EventSink, *, clock: Callable[[], datetime], instance: str) -> None:
@@ -71,13 +84,19 @@ class EventRecorder:
         self._sink = sink
         self._clock = clock
         self._instance = instance
-        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_QUEUE)
+        self._queues = tuple(asyncio.Queue[dict[str, Any]]() for _ in range(_WORKERS))
+        self._unwritten = 0
+        self._all_written = asyncio.Event()
+        self._all_written.set()
         self._said: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         self._complained: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._workers: tuple[asyncio.Task[None], ...] = ()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="event recorder")
+        self._workers = tuple(
+            asyncio.create_task(self._run(queue), name=f"event recorder {number}")
+            for number, queue in enumerate(self._queues)
+        )
         return self
 
     async def __aexit__(
@@ -90,25 +109,28 @@ class EventRecorder:
         message = _cut(message)
         if self._was_said((regarding.uid, reason, message)):
             return
-        try:
-            self._queue.put_nowait(self._event(regarding, type, reason, message))
-        except asyncio.QueueFull:
+        if self._unwritten >= _QUEUE:
             self._complain("queue full", "Events are lost: more are recorded than the API server takes")
+            return
+        worker = zlib.crc32(regarding.uid.encode()) % _WORKERS
+        self._queues[worker].put_nowait(self._event(regarding, type, reason, message))
+        self._unwritten += 1
+        self._all_written.clear()
 
     async def close(self, *, timeout: float = FLUSH_TIMEOUT) -> None:
         """Write what is queued, within so many seconds, and stop."""
-        task, self._task = self._task, None
-        if task is None:
+        workers, self._workers = self._workers, ()
+        if not workers:
             return
         try:
             async with asyncio.timeout(timeout):
-                await self._queue.join()
+                await self._all_written.wait()
         except TimeoutError:
-            self._complain("flush", f"Events are lost: {self._queue.qsize()} could not be written before the end")
+            self._complain("flush", f"Events are lost: {self._unwritten} could not be written before the end")
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
 
     def _was_said(self, key: tuple[str, str, str]) -> bool:
         now = asyncio.get_running_loop().time()
@@ -150,22 +172,32 @@ class EventRecorder:
             "count": 1,
         }
 
-    async def _run(self) -> None:
+    async def _run(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable), stop=stop_after_attempt(_ATTEMPTS), wait=_pause, reraise=True
+        )
         while True:
-            event = await self._queue.get()
+            event = await queue.get()
             try:
-                await self._write(event)
+                async for attempt in retrying:
+                    with attempt:
+                        await self._write(event, is_repeated=attempt.retry_state.attempt_number > 1)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the next Event deserves its chance
                 self._complain(type(error).__name__, f"Events are lost: {error!r}")
             finally:
-                self._queue.task_done()
+                self._unwritten -= 1
+                if not self._unwritten:
+                    self._all_written.set()
 
-    async def _write(self, event: dict[str, Any]) -> None:
+    async def _write(self, event: dict[str, Any], *, is_repeated: bool) -> None:
         namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
         try:
             await self._sink.create_event(event)
         except Conflict:
             present = await self._sink.get_event(namespace, name) or {}
+            if is_repeated and present.get("lastTimestamp") == event["lastTimestamp"]:
+                # The write that seemed to fail was carried out. Nobody else says the same in the same second.
+                return
             count = int(present.get("count") or 1) + 1
             await self._sink.patch_event(namespace, name, {"count": count, "lastTimestamp": event["lastTimestamp"]})
 
@@ -174,6 +206,12 @@ class EventRecorder:
         if about not in self._complained:
             self._complained.add(about)
             _log.warning("%s (said only once)", message)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    wanted = error.retry_after if isinstance(error, Unavailable) else None
+    return min(_MAX_PAUSE, max(wanted or 0.0, _PAUSE * 2.0 ** (state.attempt_number - 1)))
 
 
 def _cut(message: str) -> str:

@@ -43,7 +43,11 @@ def terminate(view: View, draft: Draft) -> None:
 
 def _own_pools(view: View) -> list[AgentPool]:
     """Return every pool of this claim, also one under a name that the claim does not record."""
-    return sorted((pool for pool in view.pools.pools.values() if view.owns(pool)), key=lambda pool: pool.name)
+    found = {pool.name: pool for pool in view.pools.of_claim(view.claim.uid)}
+    # The peer writes no tag, and names its pools as their claims.
+    if (namesake := view.pools.pools.get(view.claim.name)) is not None:
+        found[namesake.name] = namesake
+    return sorted((pool for pool in found.values() if view.owns(pool)), key=lambda pool: pool.name)
 
 
 def _is_uncertain(view: View) -> bool:

@@ -1,6 +1,6 @@
 """What a reconcile sees, and what it answers. Plain data: phases turn a View into a Draft, the controller acts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -28,6 +28,10 @@ class Pools(Protocol):
     @property
     def failure(self) -> Failure | None:
         """Return why the pools could not be listed lately, None where they could."""
+        ...
+
+    def of_claim(self, uid: str) -> Collection[AgentPool]:
+        """Return the known pools that carry our tag for the claim of that UID."""
         ...
 
     def lookup(self, name: str) -> AgentPool | Lookup:

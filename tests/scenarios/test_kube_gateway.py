@@ -314,6 +314,28 @@ async def test_events_are_written_and_counted_up_across_restarts(gateway: KubeGa
     assert event["source"] == {"component": "gpu-provisioner"}
 
 
+async def test_burst_of_events_is_complete_in_order_and_counted(gateway: KubeGateway, admin: ApiClient) -> None:
+    objects = [
+        ObjectRef(kind=names.NODECLAIM_KIND, name=name, uid=f"uid-of-{name}", api_version=names.NODECLAIM_API_VERSION)
+        for name in (new_name() for _ in range(40))
+    ]
+    for _ in range(2):
+        async with EventRecorder(gateway, clock=lambda: datetime.now(UTC), instance="pod-0") as recorder:
+            for message in ("first", "second", "third"):
+                for about in objects:
+                    recorder.record(about, type="Normal", reason="Progress", message=message)
+            await recorder.close(timeout=DEADLINE)
+    found: dict[str, list[dict[str, Any]]] = {about.uid: [] for about in objects}
+    for event in admin.request("GET", "/api/v1/namespaces/default/events")["items"]:
+        if event["involvedObject"].get("uid") in found:
+            found[event["involvedObject"]["uid"]].append(event)
+    for events in found.values():
+        # Each was counted up once, and a resourceVersion counts the writes to all objects.
+        by_last_write = sorted(events, key=lambda event: int(version_of(event)))
+        assert [event["message"] for event in by_last_write] == ["first", "second", "third"]
+        assert [event["count"] for event in events] == [2, 2, 2]
+
+
 # Watch
 
 

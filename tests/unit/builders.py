@@ -245,6 +245,9 @@ class Listed:
     def pools(self) -> Mapping[str, AgentPool]:
         return MappingProxyType(self.known)
 
+    def of_claim(self, uid: str) -> Collection[AgentPool]:
+        return [pool for pool in self.known.values() if pool.claim_uid == uid]
+
     def lookup(self, name: str) -> AgentPool | Lookup:
         if name in self.unknown:
             return Lookup.UNKNOWN

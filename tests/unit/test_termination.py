@@ -1,7 +1,9 @@
 """Termination: a deleted claim is held until nothing of it is left in Azure, whatever stage it had reached."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,6 +20,7 @@ from tests.unit.builders import (
     CREATED,
     NAME,
     NOW,
+    Listed,
     claim,
     failure,
     listed,
@@ -118,6 +121,50 @@ def test_two_pools_of_one_claim_go_one_after_the_other() -> None:
     going = after(view(deleted(), pools=listed(*(pool(name, owner=NAME, state="Deleting") for name in both))))
     assert going.azure is None
     assert not going.release
+
+
+class Unread(Mapping[str, AgentPool]):
+    """Pools by name that nobody goes through."""
+
+    def __init__(self, pools: Mapping[str, AgentPool]) -> None:
+        self._pools = pools
+
+    def __getitem__(self, name: str) -> AgentPool:
+        return self._pools[name]
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("a look at one claim goes through all pools")
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+
+class LargeList(Listed):
+    @property
+    def pools(self) -> Mapping[str, AgentPool]:
+        return Unread(self.known)
+
+
+@pytest.mark.parametrize(
+    ("mine", "goes"),
+    [
+        ([], ()),
+        ([pool(HASHED, owner=NAME)], (HASHED,)),
+        ([peers_pool()], (NAME,)),
+        ([peers_pool(), pool("other", owner=NAME)], ("other", NAME)),
+    ],
+    ids=["none", "tagged", "the peer's", "both"],
+)
+def test_look_at_one_claim_does_not_go_through_the_pools_of_all(mine: list[AgentPool], goes: tuple[str, ...]) -> None:
+    others = [pool(f"p{number}", uid=f"uid-{number}") for number in range(9)]
+    pools = LargeList({pool.name: pool for pool in [*others, *mine]})
+    for name in goes:
+        assert after(view(deleted(), node(), pools=pools)).azure == DeletePool(name=name)
+        pools.known[name] = replace(pools.known[name], state="Deleting")
+    for name in goes:
+        assert not after(view(deleted(), node(), pools=pools)).release
+        del pools.known[name]
+    assert after(view(deleted(), node(), pools=pools)).release
 
 
 @pytest.mark.parametrize(
