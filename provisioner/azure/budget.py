@@ -3,7 +3,8 @@
 AKS counts per subscription, so what one controller uses up is missing for every other in it: reads, lists and deletes
 of agent pools have 60 tokens and one more a second, for all of them together
 (https://learn.microsoft.com/azure/aks/quotas-skus-regions#throttling-limits-on-aks-resource-provider-apis). We take
-half of that unless told otherwise. Nothing is slept here: who comes too early is told when to come again, each caller a moment of its own.
+half of that unless told otherwise. Nothing is slept here: who comes too early is told when to come again, each caller
+a moment of its own.
 """
 
 import re
