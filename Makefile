@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The demo needs no test tools, which are most of what there is to fetch; where they are there already, nothing is.
+DEMO_READY := $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo-ready)
 LOCKS := .ci/locks
 
 # The demo: simulated seconds a real second; KEEP=1 leaves the cluster running until Ctrl-C; CLUSTER=real takes
@@ -21,7 +23,7 @@ CLUSTER ?= embedded
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(READY) ## show a NodeClaim become a GPU node and go away again
+demo: $(DEMO_READY) ## show a NodeClaim become a GPU node and go away again
 	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
 
 test: lint types layers unit embedded real ## everything that CI checks
@@ -55,6 +57,8 @@ lock: $(READY) ## resolve the dependencies anew
 	  --upgrade pyproject.toml --output-file $(LOCKS)/runtime.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --extra test pyproject.toml --output-file $(LOCKS)/test.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
+	  --extra demo --constraints $(LOCKS)/test.txt pyproject.toml --output-file $(LOCKS)/demo.txt
 
 format: $(READY) ## ruff format and its fixes
 	$(BIN)/ruff format
@@ -63,18 +67,25 @@ format: $(READY) ## ruff format and its fixes
 clean: ## remove the virtual environment and the caches in the checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
-# uv where the machine has it: seconds instead of a minute. Both check the hashes.
+# uv where the machine has it: seconds instead of a minute. Both check the hashes. $(1) is the lock.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11." >&2; exit 1; }
+@echo "setting up the virtual environment in $(VENV) ..."
+@if command -v uv >/dev/null; then \
+  uv venv --quiet --clear --python $(PYTHON) $(VENV); \
+  uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1); \
+  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+else \
+  $(PYTHON) -m venv --clear $(VENV); \
+  $(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes -r $(1); \
+  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+fi
+@touch $@
+endef
+
 $(READY): $(LOCKS)/test.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11." >&2; exit 1; }
-	@echo "setting up the virtual environment in $(VENV) ..."
-	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --clear --python $(PYTHON) $(VENV); \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCKS)/test.txt; \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
-	else \
-	  $(PYTHON) -m venv --clear $(VENV); \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes -r $(LOCKS)/test.txt; \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
-	fi
-	@touch $@
+	$(call install,$(LOCKS)/test.txt)
+
+$(VENV)/.demo-ready: $(LOCKS)/demo.txt pyproject.toml
+	$(call install,$(LOCKS)/demo.txt)
