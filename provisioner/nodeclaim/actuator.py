@@ -6,9 +6,11 @@ state as it then is. What Azure has refused is remembered as a Setback; a restar
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
@@ -17,11 +19,13 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
 from provisioner.apis.quota import Shortage
 from provisioner.azure.agentpools import ArmFailure, Machine, PoolExists
+from provisioner.azure.errors import Postponed
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.gateway import KubeGateway, Rejected
 from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
 from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View
 from provisioner.placement.memory import OfferMemory
@@ -99,6 +103,7 @@ class Actuator:
         now: Callable[[], datetime],
         rng: random.Random,
         metrics: Registry,
+        claim_metrics: ClaimMetrics,
     ) -> None:
         self._kube = kube
         self._store = store
@@ -110,6 +115,7 @@ class Actuator:
         self._quotas = quotas
         self._now = now
         self._rng = rng
+        self._claim_metrics = claim_metrics
         self._setbacks: dict[str, Setback] = {}
         self._instances: dict[str, str] = {}
         self._refused = metrics.counter(
@@ -178,7 +184,7 @@ class Actuator:
 
     async def _write_status(self, claim: NodeClaim, status: Mapping[str, Any]) -> NodeClaim:
         try:
-            return self._take(
+            written = self._take(
                 await self._kube.patch_claim_status(
                     claim.name, {"status": status}, resource_version=claim.resource_version
                 )
@@ -189,6 +195,8 @@ class Actuator:
             # A claim stored under an older CRD may fail validation on every write; it must go all the same.
             _log.warning("status refused by the API server", extra={"claim": claim.name, "error": str(error)})
             return claim
+        self._claim_metrics.written(claim, written)
+        return written
 
     async def _delete_node(self, node: Node) -> None:
         # Azure/gpu-provisioner put it there to drain the Node first; where it is gone, nobody else takes it off.
@@ -211,6 +219,7 @@ class Actuator:
             # that write would put the claim back where it was.
             self._store.remove_claim(claim.name, uid=claim.uid)
         self.forget(claim.uid)
+        self._claim_metrics.released(claim)
         _log.info("claim released: nothing is left of it in Azure", extra={"claim": claim.name})
 
     def _tell(self, view: View, step: Step) -> None:
@@ -274,7 +283,8 @@ class Actuator:
 
     async def _create(self, view: View, request: CreatePool) -> None:
         try:
-            pool = await self._arm.create(request.name, request.body)
+            with self._timed("Create"):
+                pool = await self._arm.create(request.name, request.body)
         except PoolExists:
             # Ours after a crash, or somebody else's: the LIST will show whose.
             self._notes.note_doubtful(request.name)
@@ -287,7 +297,9 @@ class Actuator:
         )
 
     async def _delete(self, view: View, request: DeletePool, *, cause: Failure | None) -> None:
-        if await self._arm.delete(request.name):
+        with self._timed("Delete"):
+            is_there = await self._arm.delete(request.name)
+        if is_there:
             self._notes.note_deleting(request.name)
         else:
             self._notes.note_doubtful(request.name)
@@ -297,6 +309,19 @@ class Actuator:
             self._set_back(view, CreatePool, cause)
         elif (setback := self._setbacks.get(view.claim.uid)) and setback.request is DeletePool:
             del self._setbacks[view.claim.uid]
+
+    @contextmanager
+    def _timed(self, method: Literal["Create", "Delete"]) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except Postponed:
+            # Nothing was sent.
+            raise
+        except ArmFailure as error:
+            self._claim_metrics.asked(method, seconds=time.perf_counter() - started, failure=error.failure)
+            raise
+        self._claim_metrics.asked(method, seconds=time.perf_counter() - started, failure=None)
 
     async def _find(self, view: View, request: FindInstance) -> bool:
         machines = await self._arm.machines(request.name)

@@ -17,6 +17,7 @@ from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import reference
 from provisioner.nodeclaim.garbage import is_same_cluster, lost_claims, orphaned_pools
+from provisioner.nodeclaim.metrics import ClaimMetrics
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Collector:
         enqueue: Callable[[str], None],
         enqueue_claims_of: Callable[[Node], None],
         metrics: Registry,
+        claim_metrics: ClaimMetrics,
         subscription_id: str,
         interval: float,
     ) -> None:
@@ -58,6 +60,7 @@ class Collector:
         self._enqueue_claims_of = enqueue_claims_of
         self._subscription_id = subscription_id
         self._interval = interval
+        self._claim_metrics = claim_metrics
         self._collected = metrics.counter(
             "gpu_provisioner_garbage_collected_total",
             text="Agent pools without a claim and claims without an agent pool that were deleted.",
@@ -161,6 +164,7 @@ class Collector:
         self._recorder.record(reference(claim), type="Warning", reason="GarbageCollected", message=message)
         await self._kube.delete_claim(claim.name, uid=claim.uid)
         self._collected.inc(kind="claim")
+        self._claim_metrics.disrupted(claim, reason="garbage_collected")
         _log.warning("deleting a claim whose agent pool is gone", extra={"claim": claim.name})
 
 

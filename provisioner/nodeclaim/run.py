@@ -31,6 +31,7 @@ from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key, run_workers
+from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
 from provisioner.placement.memory import OfferMemory
@@ -157,6 +158,7 @@ class _Operation:
             interval=settings.quota_interval,
             metrics=metrics,
         )
+        claim_metrics = ClaimMetrics(metrics, claims=lambda: self._store.claims, now=_now)
         self._actuator = Actuator(
             kube=kube,
             store=self._store,
@@ -169,6 +171,7 @@ class _Operation:
             now=_now,
             rng=rng,
             metrics=metrics,
+            claim_metrics=claim_metrics,
         )
         self._controller = Controller(
             kube=kube,
@@ -193,6 +196,7 @@ class _Operation:
             enqueue=self._controller.enqueue,
             enqueue_claims_of=self._controller.enqueue_claims_of,
             metrics=metrics,
+            claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
         )
