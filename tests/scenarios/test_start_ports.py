@@ -103,6 +103,16 @@ async def test_probes_and_metrics(aks: FakeAks, kube: Kube, make_controller: Cal
         assert samples[f"{seconds}_count"]['operation="agentpools.create"'] == 1.0
         assert samples[f"{seconds}_bucket"]['operation="agentpools.create",le="+Inf"'] == 1.0
         assert (await get(metrics, "/healthz"))[0] == 404
+        ready = next(key for key in samples["operator_nodeclaim_status_condition_count"] if 'type="Ready"' in key)
+        assert f'name="{NAME}",type="Ready",status="True",reason="Ready"' in ready
+        assert sum(samples["gpu_provisioner_quota_limit_vcpus"].values()) > 0
+
+        await kube.delete(CLAIMS, NAME)
+        await kube.wait_gone(CLAIMS, NAME)
+        _, text = await get(metrics, "/metrics")
+        samples = parse(text)
+        assert sum(samples["karpenter_nodeclaims_terminated_total"].values()) == 1.0
+        assert "operator_nodeclaim_status_condition_count" not in samples
 
 
 async def test_port_that_is_taken_is_told(aks: FakeAks, make_controller: Callable[..., ControllerProcess]) -> None:

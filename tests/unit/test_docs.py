@@ -14,6 +14,7 @@ from provisioner.placement.place import place
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+METRICS = (ROOT / "docs" / "metrics.md").read_text()
 CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
 DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()
 
@@ -54,6 +55,13 @@ def test_every_explained_reason_exists() -> None:
     for row in re.findall(r"^\| (?:Unknown|False), (.*?) \|", CONDITIONS, re.MULTILINE):
         for reason in re.findall(r"`(\w+)`", row):
             assert f'"{reason}"' in code, reason
+
+
+def test_every_metric_is_explained_and_every_explained_one_exists() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "provisioner").rglob("*.py"))
+    kinds = r"gpu_provisioner|karpenter|operator|workqueue|controller_runtime"
+    labels = {"karpenter_sh_nodepool"}
+    assert set(re.findall(rf"`((?:{kinds})_\w+)`", METRICS)) == set(re.findall(rf'"((?:{kinds})_\w+)"', code)) - labels
 
 
 def test_every_make_target_that_is_mentioned_exists() -> None:
