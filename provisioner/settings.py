@@ -118,6 +118,20 @@ class Settings(BaseModel):
         ge=1.0,
         le=86400.0,
     )
+    registration_timeout: float = _setting(
+        900.0,
+        "REGISTRATION_TIMEOUT_SECONDS",
+        help="how long after Azure's end of work a node may take to register until claim and pool are deleted; 0: ever",
+        ge=0.0,
+        le=86400.0,
+    )
+    launch_timeout: float = _setting(
+        300.0,
+        "LAUNCH_TIMEOUT_SECONDS",
+        help="how long a claim may wait for a node class that is missing or not ready until it is deleted; 0: ever",
+        ge=0.0,
+        le=86400.0,
+    )
     pricing_endpoint: str = _setting(
         "",
         "PRICING_ENDPOINT",

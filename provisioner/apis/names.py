@@ -18,12 +18,16 @@ CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
 DO_NOT_SYNC_TAINTS_LABEL: Final = "karpenter.sh/do-not-sync-taints"
 UNREGISTERED_TAINT_KEY: Final = "karpenter.sh/unregistered"
 
+DO_NOT_DISRUPT_ANNOTATION: Final = "karpenter.sh/do-not-disrupt"
+
 CAPACITY_TYPE_ON_DEMAND: Final = "on-demand"
 CAPACITY_TYPE_SPOT: Final = "spot"
 
 # kaito.sh
 KAITO_GROUP: Final = "kaito.sh"
 NODECLASS_KIND: Final = "KaitoNodeClass"
+# The one that KAITO names and does not make; where it is missing, defaults hold.
+DEFAULT_NODECLASS: Final = "default"
 NODECLASS_VERSION: Final = "v1alpha1"
 NODECLASS_PLURAL: Final = "kaitonodeclasses"
 # Karpenter labels claims and nodes with `<group>/<lower-case kind of the NodeClass>`.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
@@ -10,12 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from provisioner.apis import names
 from provisioner.apis.conditions import Condition, ConditionSet, parse_conditions
+from provisioner.apis.durations import parse_duration
 from provisioner.apis.quantity import parse_quantity
 from provisioner.apis.taints import Taint
 from provisioner.apis.times import parse_time
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Gte", "Lte"]
 Quantity = Annotated[Decimal, BeforeValidator(parse_quantity)]
+Duration = Annotated[timedelta | None, BeforeValidator(parse_duration)]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,12 +51,16 @@ class _Resources(_Frozen):
 
 
 class NodeClaimSpec(_Frozen):
-    """The immutable wish. Quantities are in their base units: bytes, cores, pieces."""
+    """The immutable wish. Quantities are in their base units: bytes, cores, pieces.
+
+    `expire_after` is None for Never, and for what is no duration: no claim is deleted for a typing error.
+    """
 
     requirements: tuple[Requirement, ...] = ()
     resources: _Resources = _Resources()
     taints: tuple[Taint, ...] = ()
     startup_taints: tuple[Taint, ...] = Field(default=(), alias="startupTaints")
+    expire_after: Duration = Field(default=None, alias="expireAfter")
     termination_grace_period: str | None = Field(default=None, alias="terminationGracePeriod")
 
     @property
@@ -93,6 +99,13 @@ class NodeClaim:
         if (self.node_class.group, self.node_class.kind) == (names.KAITO_GROUP, names.NODECLASS_KIND):
             return True
         return any(label in self.labels for label in names.KAITO_OWNER_LABELS)
+
+    @property
+    def class_name(self) -> str:
+        """Return which KaitoNodeClass holds for the claim: the default one where it names none of that kind."""
+        if (self.node_class.group, self.node_class.kind) != (names.KAITO_GROUP, names.NODECLASS_KIND):
+            return names.DEFAULT_NODECLASS
+        return self.node_class.name or names.DEFAULT_NODECLASS
 
     @property
     def is_deleting(self) -> bool:

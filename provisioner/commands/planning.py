@@ -228,7 +228,7 @@ class _Planner:
             now=situation.now,
             location=situation.location,
             quota=RegionQuota(usages=situation.usages, holds=dict(self._holds), region=situation.location),
-            preference=situation.preference_of(claim.node_class.name),
+            preference=situation.preference_of(claim.class_name),
         )
 
     def quotas(self) -> tuple[QuotaChange, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Protocol
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
+from provisioner.apis.conditions import REGISTERED
 from provisioner.apis.failure import Failure
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
@@ -25,9 +26,11 @@ from provisioner.kube.gateway import KubeGateway, Rejected
 from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.delays import SizeDelays
+from provisioner.nodeclaim.liveness import REGISTRATION_TIMEOUT
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
-from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View
+from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View, Waiting
 from provisioner.placement.memory import OfferMemory
 
 _log: Final = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ def reference(claim: NodeClaim) -> ObjectRef:
 
 
 class Actuator:
-    """Carries out Steps and keeps what was learned by it: setbacks and instance IDs, by the claim's UID."""
+    """Carries out Steps and keeps what was learned by it: setbacks, instance IDs and waits, by the claim's UID."""
 
     def __init__(
         self,
@@ -99,6 +102,7 @@ class Actuator:
         recorder: EventRecorder,
         memory: OfferMemory,
         asks: Asks,
+        delays: SizeDelays,
         quotas: Wishes,
         now: Callable[[], datetime],
         rng: random.Random,
@@ -112,12 +116,14 @@ class Actuator:
         self._recorder = recorder
         self._memory = memory
         self._asks = asks
+        self._delays = delays
         self._quotas = quotas
         self._now = now
         self._rng = rng
         self._claim_metrics = claim_metrics
         self._setbacks: dict[str, Setback] = {}
         self._instances: dict[str, str] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._refused = metrics.counter(
             "gpu_provisioner_azure_refusals_total",
             text="Requests for agent pools that Azure refused or failed, by request and class of failure.",
@@ -132,8 +138,13 @@ class Actuator:
         """Return the providerID of the claim's VM as Azure told it, or an empty string."""
         return self._instances.get(uid, "")
 
+    def waiting(self, uid: str) -> Waiting | None:
+        """Return what the claim was last seen to wait for."""
+        return self._waiting.get(uid)
+
     def forget(self, uid: str) -> None:
         """Drop what was learned about a claim that is gone."""
+        self._waiting.pop(uid, None)
         self._setbacks.pop(uid, None)
         self._instances.pop(uid, None)
 
@@ -143,14 +154,7 @@ class Actuator:
         Raises KubeError; what was done before stands, and what was not done is found missing at the next look.
         """
         claim = view.claim
-        if step.settled:
-            self.forget(claim.uid)
-        if step.refresh:
-            self._notes.wake()
-        if step.wants_quota:
-            self._quotas.want()
-        if step.unavailable is not None:
-            self._remember("create", claim.name, step.unavailable)
+        self._keep(claim, step)
         if step.metadata is not None:
             claim = self._take(
                 await self._kube.patch_claim(
@@ -175,7 +179,25 @@ class Actuator:
         if step.release:
             await self._release(claim)
             return False
+        if step.delete_claim:
+            await self._delete_claim(claim, reason=step.delete_claim)
+            return True
         return step.metadata is not None or learned or step.node_patch is not None
+
+    def _keep(self, claim: NodeClaim, step: Step) -> None:
+        """Do what is for the controller's memory alone."""
+        if step.settled:
+            self.forget(claim.uid)
+        if step.waiting is not None:
+            self._waiting[claim.uid] = step.waiting
+        else:
+            self._waiting.pop(claim.uid, None)
+        if step.refresh:
+            self._notes.wake()
+        if step.wants_quota:
+            self._quotas.want()
+        if step.unavailable is not None:
+            self._remember("create", claim.name, step.unavailable)
 
     def _take(self, raw: dict[str, Any]) -> NodeClaim:
         # Into the store before the watch tells of it, so that the next look is not one at the past.
@@ -196,6 +218,8 @@ class Actuator:
             _log.warning("status refused by the API server", extra={"claim": claim.name, "error": str(error)})
             return claim
         self._claim_metrics.written(claim, written)
+        if written.is_true(REGISTERED) and not claim.is_true(REGISTERED):
+            self._delays.succeeded(_size(written))
         return written
 
     async def _delete_node(self, node: Node) -> None:
@@ -206,6 +230,20 @@ class Actuator:
                 node.name, {"metadata": {"finalizers": others}}, resource_version=node.resource_version
             )
         await self._kube.delete_node(node.name, uid=node.uid)
+
+    async def _delete_claim(self, claim: NodeClaim, *, reason: str) -> None:
+        await self._kube.delete_claim(claim.name, uid=claim.uid)
+        self._claim_metrics.disrupted(claim, reason=reason)
+        if reason == REGISTRATION_TIMEOUT:
+            self._delays.failed(_size(claim), now=self._now())
+        _log.warning("deleting a claim", extra={"claim": claim.name, "reason": reason})
+        # The watch may tell of it later than the next look would come, which would then delete and count it again.
+        raw = await self._kube.get_claim(claim.name)
+        if raw is not None:
+            self._store.put_claim(raw)
+        else:
+            self._store.remove_claim(claim.name, uid=claim.uid)
+            self.forget(claim.uid)
 
     async def _release(self, claim: NodeClaim) -> None:
         others = [name for name in claim.finalizers if name != names.TERMINATION_FINALIZER]
@@ -350,3 +388,7 @@ class Actuator:
                 "retry_in_seconds": round(delay.total_seconds(), 1),
             },
         )
+
+
+def _size(claim: NodeClaim) -> str:
+    return claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, "")

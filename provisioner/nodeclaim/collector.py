@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ class Collector:
         recorder: EventRecorder,
         enqueue: Callable[[str], None],
         enqueue_claims_of: Callable[[Node], None],
+        relist_node_classes: Callable[[], Awaitable[None]],
         metrics: Registry,
         claim_metrics: ClaimMetrics,
         subscription_id: str,
@@ -58,6 +59,7 @@ class Collector:
         self._recorder = recorder
         self._enqueue = enqueue
         self._enqueue_claims_of = enqueue_claims_of
+        self._relist_node_classes = relist_node_classes
         self._subscription_id = subscription_id
         self._interval = interval
         self._claim_metrics = claim_metrics
@@ -81,10 +83,11 @@ class Collector:
             await asyncio.sleep(self._interval)
 
     async def synchronise(self) -> "ClaimIds":
-        """Take full lists of Nodes and claims over and look at all claims that changed.
+        """Take full lists of node classes, Nodes and claims over and look at all claims that changed.
 
         Returns which claims there are in the cluster. Raises KubeError, Gone where the CRD is not installed.
         """
+        await self._relist_node_classes()
         raw_nodes, nodes_version = await self._kube.list_nodes()
         changed_nodes = self._store.replace_nodes(raw_nodes, resource_version=nodes_version)
         raw_claims, claims_version = await self._kube.list_claims()

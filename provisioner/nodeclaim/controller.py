@@ -17,19 +17,21 @@ from provisioner.apis.conditions import LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Inventory
-from provisioner.kube.gateway import Conflict, Gone, KubeError, KubeGateway, Unavailable
+from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Ask, Asks
+from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.holds import holds
 from provisioner.nodeclaim.lifecycle import reconcile
-from provisioner.nodeclaim.nodeclass import preference, ready_status
+from provisioner.nodeclaim.nodeclass import preference, problem, ready_status
+from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
-from provisioner.nodeclaim.view import CreatePool, View
+from provisioner.nodeclaim.view import CreatePool, Timeouts, View
 from provisioner.placement.market import Market, Placement, Refusal
 from provisioner.placement.memory import OfferMemory
 from provisioner.placement.place import place
@@ -56,9 +58,11 @@ class Controller:
         quotas: Quotas,
         memory: OfferMemory,
         asks: Asks,
+        delays: SizeDelays,
         now: Callable[[], datetime],
         metrics: Registry,
         wait_for_gpus: bool,
+        timeouts: Timeouts,
     ) -> None:
         self._kube = kube
         self._store = store
@@ -69,9 +73,11 @@ class Controller:
         self._quotas = quotas
         self._memory = memory
         self._asks = asks
+        self._delays = delays
         self._now = now
         self._wait_for_gpus = wait_for_gpus
-        self._node_classes: dict[str, Mapping[str, Any]] = {}
+        self._timeouts = timeouts
+        self._node_classes = NodeClasses()
         self._seconds = metrics.histogram(
             "controller_runtime_reconcile_time_seconds", text="Seconds of one reconcile.", labels=("controller",)
         )
@@ -153,10 +159,30 @@ class Controller:
         """Take a KaitoNodeClass from the watch."""
         name = raw["metadata"]["name"]
         if event == "DELETED":
-            self._node_classes.pop(name, None)
+            self._node_classes.remove(name)
+        else:
+            self._node_classes.put(raw)
+        self._look_at_class(name)
+
+    async def relist_node_classes(self) -> None:
+        """Take a full list of KaitoNodeClasses over. Raises KubeError, but not where it may not be read."""
+        was_listed = self._node_classes.listed
+        try:
+            changed = await self._node_classes.relist(self._kube.list_node_classes)
+        except Forbidden as error:
+            # Only claims that name a class other than the default one have to wait for it.
+            _log.warning("KaitoNodeClasses cannot be listed", extra={"error": str(error)})
             return
-        self._node_classes[name] = raw
+        for name in changed:
+            self._look_at_class(name)
+        if not was_listed:
+            self.look_at_waiting()
+
+    def _look_at_class(self, name: str) -> None:
         self._queue.add((names.NODECLASS_KIND, name))
+        for claim in self._store.claims:
+            if claim.class_name == name and not claim.is_true(LAUNCHED):
+                self.enqueue(claim.name)
 
     def on_pools(self, pool_names: Collection[str]) -> None:
         """Have the claims of agent pools looked at that have changed."""
@@ -225,7 +251,8 @@ class Controller:
         recorded = self._region.sizes.find(claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, ""))
         is_launched = recorded is not None and claim.is_true(LAUNCHED)
         placement = Placement() if is_launched or claim.is_deleting else self._place(claim, now=now)
-        best = placement.best
+        best, class_name = placement.best, claim.class_name
+        node_class = self._node_classes.get(class_name)
         return View(
             claim=claim,
             nodes=tuple(nodes.values()),
@@ -241,13 +268,20 @@ class Controller:
             setback=self._actuator.setback(claim.uid),
             instance_id=self._actuator.instance_id(claim.uid),
             wait_for_gpus=self._wait_for_gpus,
+            class_problem=problem(class_name, node_class),
+            is_node_class_known=self._node_classes.listed
+            or node_class is not None
+            or class_name == names.DEFAULT_NODECLASS,
+            size_delay=self._delays.of(best.size.name, now=now) if best is not None else None,
+            timeouts=self._timeouts,
+            waiting=self._actuator.waiting(claim.uid),
         )
 
     def _place(self, claim: NodeClaim, *, now: datetime) -> Placement:
         if claim.spec is None:
             return Placement(refusal=Refusal(reason="InvalidSpec", message=claim.spec_error))
         region, quotas = self._region, self._quotas
-        preferred = preference(self._node_classes.get(claim.node_class.name))
+        preferred = preference(self._node_classes.get(claim.class_name))
         if isinstance(self._inventory.lookup(claim.agent_pool or pool_name(claim.name)), AgentPool):
             # Nothing will be asked for: what is of interest is only what the pool may have been asked for as.
             return place(
@@ -302,8 +336,10 @@ class Controller:
         status = ready_status(raw, now=self._now()) if raw is not None else None
         if raw is None or status is None:
             return
-        self._node_classes[name] = await self._kube.patch_node_class_status(
-            name, {"status": status}, resource_version=raw["metadata"]["resourceVersion"]
+        self._node_classes.put(
+            await self._kube.patch_node_class_status(
+                name, {"status": status}, resource_version=raw["metadata"]["resourceVersion"]
+            )
         )
 
     async def _recover(self, key: Key, error: KubeError) -> None:

@@ -7,6 +7,7 @@ from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED
 from provisioner.apis.failure import Failure, FailureClass
+from provisioner.apis.times import format_time
 from provisioner.azure.errors import classify_provisioning_error
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import check, launch_labels, pool_name, render
@@ -28,6 +29,7 @@ CREATING: Final = "CreatingAgentPool"
 NAME_TAKEN: Final = "AgentPoolNameTaken"
 DELETING: Final = "AgentPoolDeleting"
 INVALID_SPEC: Final = "InvalidSpec"
+NOT_REGISTERING: Final = "NodesNotRegistering"
 
 # Azure may end an operation without a word about why.
 _UNEXPLAINED: Final = Failure(
@@ -51,6 +53,8 @@ _REFUSED_AGAIN: Final = timedelta(hours=1)
 # What cannot be had now is looked at again by then, whether or not anything was heard of it.
 _UNAVAILABLE_AGAIN: Final = timedelta(minutes=10)
 _SOON: Final = timedelta(seconds=1)
+# Node classes that could not be listed are listed again; who waits for that is told of it.
+_CLASSES_AGAIN: Final = timedelta(minutes=1)
 # The VM of a finished pool is missing from its list of machines for moments only.
 _INSTANCE_AGAIN: Final = timedelta(seconds=15)
 
@@ -215,6 +219,14 @@ def _delete(view: View, draft: Draft, pool: AgentPool, *, cause: Failure | None 
 
 def _create(view: View, draft: Draft) -> None:
     """Ask for the pool. The claim carries its name, and our finalizer, before Azure hears of it."""
+    if not view.is_node_class_known:
+        draft.is_brief = True
+        draft.look_again(_CLASSES_AGAIN)
+        return
+    if view.class_problem is not None:
+        draft.conditions.set_unknown(LAUNCHED, reason=view.class_problem.reason, message=view.class_problem.message)
+        draft.look_again(_UNAVAILABLE_AGAIN)
+        return
     if view.setback is not None and view.waits_until_retry(CreatePool):
         _report(draft, view.setback.failure)
         draft.look_again(view.setback.retry_at - view.now)
@@ -225,6 +237,17 @@ def _create(view: View, draft: Draft) -> None:
     spec, offer = view.claim.spec, view.offer
     if spec is None or offer is None:
         _explain_none(view, draft)
+        return
+    if view.size_delay is not None:
+        times, until = view.size_delay.failures, view.size_delay.until
+        draft.conditions.set_unknown(
+            LAUNCHED,
+            reason=NOT_REGISTERING,
+            message=f"Nodes of {offer.size.name} do not register (failures in a row: {times}); the next is asked for "
+            f"at {format_time(until)}. Look for what keeps VMs from joining: network (outbound rules, DNS, firewall), "
+            "extensions.",
+        )
+        draft.look_again(until - view.now)
         return
     if view.is_tried_by_another:
         draft.waits_for_another = draft.is_brief = True

@@ -5,10 +5,11 @@ from typing import Any, Final
 from provisioner.apis import names
 from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED, READY, Condition
 from provisioner.apis.failure import FailureClass
-from provisioner.nodeclaim import initialization, launch, registration, termination
+from provisioner.nodeclaim import expiration, initialization, launch, liveness, registration, termination
+from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import DeletePool, Draft, Notice, Step, View
 
-_FAILURES: Final = frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN}
+_FAILURES: Final = frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS
 # Reasons whose every occurrence is worth an Event; the other stages can be read from the conditions.
 _TOLD: Final = {(LAUNCHED, launch.CREATING), (READY, READY)}
 
@@ -22,10 +23,11 @@ def reconcile(view: View) -> Step:
     draft = Draft(conditions=claim.condition_set(now=view.now))
     if claim.is_deleting:
         termination.terminate(view, draft)
-    else:
+    elif not expiration.expire(view, draft):
         launch.launch(view, draft)
         registration.register(view, draft)
         initialization.initialize(view, draft)
+        liveness.check(view, draft)
     return _finish(view, draft)
 
 
@@ -49,8 +51,10 @@ def _finish(view: View, draft: Draft) -> Step:
         azure=draft.azure,
         deleted_nodes=draft.deleted_nodes,
         release=draft.release,
+        delete_claim=draft.delete_claim,
         setback=draft.setback,
         unavailable=draft.unavailable,
+        waiting=draft.waiting,
         wants_quota=draft.wants_quota,
         waits_for_another=draft.waits_for_another,
         settled=draft.settled,

@@ -1,14 +1,47 @@
 """KaitoNodeClass: what it says about nodes, and its Ready condition. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from provisioner.apis import names
 from provisioner.apis.conditions import READY
 from provisioner.apis.times import format_time
 from provisioner.placement.market import Preference
 
+NOT_FOUND: Final = "NodeClassNotFound"
+NOT_READY: Final = "NodeClassNotReady"
+CLASS_REASONS: Final = frozenset({NOT_FOUND, NOT_READY})
 _MESSAGE: Final = "The class has no fields that could be wrong."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassProblem:
+    """Why no node is made for claims of a class: a condition reason and its message."""
+
+    reason: str
+    message: str
+
+
+def problem(name: str, raw: Mapping[str, Any] | None) -> ClassProblem | None:
+    """Return why the class cannot be used, None where it can. One that is being deleted is missing, as in Karpenter.
+
+    Without the default one defaults hold: KAITO names it in every claim and makes none.
+    """
+    if raw is None or "deletionTimestamp" in (raw.get("metadata") or {}):
+        if name == names.DEFAULT_NODECLASS:
+            return None
+        message = f"There is no {names.NODECLASS_KIND} {name}. Create it, or write a claim that names another one."
+        return ClassProblem(reason=NOT_FOUND, message=message)
+    conditions = (raw.get("status") or {}).get("conditions") or []
+    ready: Mapping[str, Any] = next((c for c in conditions if c.get("type") == READY), {})
+    if ready.get("status") != "False":
+        return None
+    return ClassProblem(
+        reason=NOT_READY,
+        message=f"{names.NODECLASS_KIND} {name} is not Ready: {ready.get('message') or ready.get('reason')}",
+    )
 
 
 def preference(raw: Mapping[str, Any] | None) -> Preference:

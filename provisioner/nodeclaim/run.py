@@ -31,9 +31,11 @@ from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key, run_workers
+from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.view import Timeouts
 from provisioner.placement.memory import OfferMemory
 from provisioner.settings import SettingError, Settings
 
@@ -71,6 +73,10 @@ async def run(settings: Settings) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _limit(seconds: float) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None
 
 
 def _session(settings: Settings, metrics: Registry) -> AzureSession:
@@ -144,6 +150,7 @@ class _Operation:
             on_news=lambda: self._controller.look_at_all(),
         )
         memory, asks = OfferMemory(capacity=timedelta(seconds=settings.capacity_retry)), Asks()
+        delays = SizeDelays(on_forgotten=lambda: self._controller.look_at_waiting())
 
         async def usages() -> Usages:
             await self._region.located.wait()
@@ -167,6 +174,7 @@ class _Operation:
             recorder=recorder,
             memory=memory,
             asks=asks,
+            delays=delays,
             quotas=self._quotas,
             now=_now,
             rng=rng,
@@ -183,9 +191,13 @@ class _Operation:
             quotas=self._quotas,
             memory=memory,
             asks=asks,
+            delays=delays,
             now=_now,
             metrics=metrics,
             wait_for_gpus=settings.wait_for_gpus,
+            timeouts=Timeouts(
+                launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
+            ),
         )
         self._collector = Collector(
             kube=kube,
@@ -195,6 +207,7 @@ class _Operation:
             recorder=recorder,
             enqueue=self._controller.enqueue,
             enqueue_claims_of=self._controller.enqueue_claims_of,
+            relist_node_classes=self._controller.relist_node_classes,
             metrics=metrics,
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,

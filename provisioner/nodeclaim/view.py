@@ -13,6 +13,8 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label, pool_name
+from provisioner.nodeclaim.delays import Delay
+from provisioner.nodeclaim.nodeclass import ClassProblem
 from provisioner.placement.market import Offer, OfferKey, Placement
 from provisioner.placement.size import Size
 
@@ -53,6 +55,25 @@ class Setback:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long a claim may wait for its node class, and for its Node; None: without end."""
+
+    launch: timedelta | None = None
+    registration: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What a claim has waited for, and since when, as the last look at it has seen it.
+
+    Kept in memory only, a restart begins to count anew where the claim's conditions do not tell.
+    """
+
+    what: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Everything that a decision about one claim rests on.
 
@@ -61,7 +82,8 @@ class View:
     `is_tried_by_another` says that somebody else is finding out whether the best offer can be had.
     `recorded_size` is what the claim's pool was asked for with, which later lists of sizes do not change.
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
-    the pool's VM, known from Azure when no Node has told it.
+    the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
+    used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
     """
 
     claim: NodeClaim
@@ -78,6 +100,11 @@ class View:
     setback: Setback | None = None
     instance_id: str = ""
     wait_for_gpus: bool = True
+    class_problem: ClassProblem | None = None
+    is_node_class_known: bool = True
+    size_delay: Delay | None = None
+    timeouts: Timeouts = Timeouts()
+    waiting: Waiting | None = None
 
     @property
     def pool_name(self) -> str:
@@ -181,8 +208,9 @@ class Step:
     """What is to be done now, carried out in the order of the fields; the first that fails ends it.
 
     The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
-    is labelled before the claim says so, the finalizer goes last. `unavailable` and the two wishes are for the
-    controller's memory, and touch neither Azure nor Kubernetes.
+    is labelled before the claim says so, the finalizer goes last. `delete_claim` is why the claim itself is to be
+    deleted, as metrics name it. `unavailable`, `waiting` and the two wishes are for the controller's memory, and touch
+    neither Azure nor Kubernetes.
     """
 
     metadata: Mapping[str, Any] | None = None
@@ -191,8 +219,10 @@ class Step:
     azure: CreatePool | DeletePool | FindInstance | None = None
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
+    delete_claim: str = ""
     setback: Failure | None = None
     unavailable: Unavailable | None = None
+    waiting: Waiting | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
     settled: bool = False
@@ -217,8 +247,10 @@ class Draft:
     azure: CreatePool | DeletePool | FindInstance | None = None
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
+    delete_claim: str = ""
     setback: Failure | None = None
     unavailable: Unavailable | None = None
+    waiting: Waiting | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
     is_brief: bool = False

@@ -19,6 +19,7 @@ from provisioner.apis.times import format_time
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
 from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.nodeclass import NOT_FOUND, ClassProblem
 from provisioner.nodeclaim.policy import concerns_offer
 from provisioner.nodeclaim.view import (
     CreatePool,
@@ -27,8 +28,10 @@ from provisioner.nodeclaim.view import (
     NodePatch,
     Setback,
     Step,
+    Timeouts,
     Unavailable,
     View,
+    Waiting,
 )
 from provisioner.placement.memory import CAPACITY, OfferMemory
 from tests.unit.builders import (
@@ -46,7 +49,9 @@ from tests.unit.builders import (
 )
 
 NO_ROOM = ProvisioningError(code="AllocationFailed", message="Allocation failed. There is not enough capacity.")
+NO_CLASS = ClassProblem(reason=NOT_FOUND, message="There is no KaitoNodeClass gold.")
 RETRY = timedelta(minutes=2)
+TIMEOUTS = Timeouts(launch=timedelta(minutes=5), registration=timedelta(minutes=15))
 _MAX_LOOKS = 12
 
 
@@ -78,9 +83,11 @@ class World:
         self.setback: Setback | None = None
         self.memory = OfferMemory()
         self.instance_id = ""
+        self.waiting: Waiting | None = None
         # What Azure answers to a PUT or DELETE, and whether its list of pools can be had and shows VMs.
         self.refusal: Failure | None = None
         self.is_listed = True
+        self.class_problem: ClassProblem | None = None
         self.has_machines = True
         self.crash_in: int | None = None
         self.writes: list[str] = []
@@ -105,12 +112,16 @@ class World:
             now=self.now,
             setback=self.setback,
             instance_id=self.instance_id,
+            class_problem=self.class_problem,
+            timeouts=TIMEOUTS,
+            waiting=self.waiting,
         )
 
     def look(self) -> Step:
         """Reconcile once and carry the step out."""
         self.now += timedelta(seconds=3, milliseconds=700)
         step = reconcile(self.view())
+        self.waiting = step.waiting
         if step.settled:
             self.setback, self.instance_id = None, ""
         try:
@@ -120,7 +131,8 @@ class World:
                     carry_out(value, step)
         except Crash:
             # What was only remembered is lost; the next look is the restarted controller's.
-            self.crash_in, self.setback, self.instance_id, self.memory = None, None, "", OfferMemory()
+            self.crash_in = None
+            self.restarts()
         return step
 
     def settle(self) -> Step | None:
@@ -243,6 +255,14 @@ class World:
         if not self.raw["metadata"]["finalizers"]:
             self.raw = None
 
+    def _do_delete_claim(self, reason: str, _: Step) -> None:
+        self._write(f"delete claim: {reason}")
+        self.client_deletes()
+
+    def restarts(self) -> None:
+        """Lose what the controller only remembers."""
+        self.setback, self.instance_id, self.waiting, self.memory = None, "", None, OfferMemory()
+
     # Everybody else
 
     def client_deletes(self) -> None:
@@ -300,9 +320,8 @@ class World:
 
     def everything_ends_well(self) -> None:
         """Take all obstacles away and give it time."""
-        self.refusal, self.is_listed, self.has_machines = None, True, True
-        for _ in range(4):
-            self.retry_is_due()
+        self.refusal, self.class_problem, self.is_listed, self.has_machines = None, None, True, True
+        for _ in range(5):
             self.settle()
             self.azure_finishes()
             self.garbage_is_collected()
@@ -310,9 +329,10 @@ class World:
                 self.node_joins()
                 self.kubelet_reports()
             self.settle()
+            self.retry_is_due()
 
     def retry_is_due(self) -> None:
-        """Let pass what Azure's last refusal of this claim asks for, and what is remembered of the size."""
+        """Let pass what Azure's last refusal asks for, what is remembered of the size, and every timeout."""
         self.now += max(RETRY, CAPACITY)
 
 

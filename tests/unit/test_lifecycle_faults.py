@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provisioner.apis import names
 from provisioner.apis.conditions import READY
 from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim.view import Step
-from tests.unit.builders import NAME, failure
-from tests.unit.claim_world import NO_ROOM, STAGES, World, ready
+from tests.unit.builders import NAME, failure, kaito_claim
+from tests.unit.claim_world import NO_CLASS, NO_ROOM, STAGES, World, ready
 
 every_stage = pytest.mark.parametrize("reach", STAGES.values(), ids=STAGES)
 
@@ -55,7 +57,7 @@ def test_reconciling_again_writes_nothing(reach: Callable[[World], None]) -> Non
 def test_claim_survives_a_restart_that_forgets_what_was_only_remembered(reach: Callable[[World], None]) -> None:
     world = World()
     reach(world)
-    world.setback, world.instance_id = None, ""
+    world.restarts()
     world.settle()
     world.everything_ends_well()
     assert world.claim.is_true(READY)
@@ -94,7 +96,7 @@ def test_crash_between_any_two_writes_is_made_good(survived: int, is_deleted: bo
         assert (world.creations, list(world.pools)) == (1, [NAME])
 
 
-_ORDER = ("metadata", "node_patch", "status", "azure", "deleted_nodes", "release")
+_ORDER = ("metadata", "node_patch", "status", "azure", "deleted_nodes", "release", "delete_claim")
 
 
 def test_step_is_carried_out_with_azure_after_the_claim_and_the_finalizer_last() -> None:
@@ -114,6 +116,10 @@ HAPPENINGS: dict[str, Callable[[World], None]] = {
     "node is not ready": lambda world: world.kubelet_reports(ready="False"),
     "node is gone": lambda world: world.nodes.clear(),
     "time passes": World.retry_is_due,
+    "minutes pass": lambda world: setattr(world, "now", world.now + timedelta(minutes=6)),
+    "class is missing": lambda world: setattr(world, "class_problem", NO_CLASS),
+    "class is there": lambda world: setattr(world, "class_problem", None),
+    "restart": World.restarts,
     "crash": lambda world: setattr(world, "crash_in", 0),
     "crash after a write": lambda world: setattr(world, "crash_in", 1),
     "somebody deletes the pool": World.somebody_deletes_the_pools,
@@ -123,9 +129,17 @@ HAPPENINGS: dict[str, Callable[[World], None]] = {
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.sampled_from(sorted(HAPPENINGS)), max_size=12))
-def test_claim_ends_ready_or_gone_whatever_happens_before(happenings: list[str]) -> None:
-    world = World()
+@given(
+    happenings=st.lists(st.sampled_from(sorted(HAPPENINGS)), max_size=12),
+    node_class=st.sampled_from(["default", "gold"]),
+    expire_after=st.sampled_from(["Never", "5m", "2h", "48h"]),
+)
+def test_claim_ends_ready_or_gone_whatever_happens_before(
+    happenings: list[str], node_class: str, expire_after: str
+) -> None:
+    ref = {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": node_class}
+    annotations = {names.DO_NOT_DISRUPT_ANNOTATION: "false"}
+    world = World(kaito_claim(nodeClassRef=ref, expireAfter=expire_after, annotations=annotations))
     world.settle()
     for happening in happenings:
         HAPPENINGS[happening](world)
