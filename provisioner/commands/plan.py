@@ -20,7 +20,7 @@ from provisioner.commands.planning import Situation, make_plan
 from provisioner.commands.survey import Survey, Wanted, survey
 from provisioner.gpus import catalogue
 from provisioner.nodeclaim.holds import holds
-from provisioner.nodeclaim.nodeclass import preference
+from provisioner.nodeclaim.nodeclass import preference, problem
 
 
 async def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -82,4 +82,6 @@ def _situation(found: Survey, cluster: Cluster, documents: Documents) -> Situati
         pools=found.pools,
         max_pools=found.cluster.max_agent_pools if found.cluster else None,
         preference_of=lambda name: preference(classes.get(name)),
+        # What Kubernetes was not asked for is not missing.
+        class_problem_of=lambda name: problem(name, classes.get(name)) if name in classes or not cluster.note else None,
     )

@@ -15,6 +15,7 @@ from provisioner.apis.quota import REGIONAL_USAGE, SPOT_USAGE, Usage
 from provisioner.commands.documents import Wish
 from provisioner.commands.exits import Exit
 from provisioner.nodeclaim.agentpool_spec import check, pool_name, render
+from provisioner.nodeclaim.nodeclass import ClassProblem
 from provisioner.placement.market import Market, Offer, Placement, Preference
 from provisioner.placement.place import place
 from provisioner.placement.quota import RegionQuota
@@ -49,6 +50,7 @@ class Situation:
     pools: Sequence[AgentPool] = ()
     max_pools: int | None = None
     preference_of: Callable[[str], Preference] = lambda _: "Price"
+    class_problem_of: Callable[[str], ClassProblem | None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,14 @@ class _Planner:
                 placement=placement,
                 reason=refusal.reason,
                 message=refusal.message,
+            )
+        if (waits := self._situation.class_problem_of(claim.class_name)) is not None:
+            return Planned(
+                wish=wish,
+                outcome=Outcome.UNAVAILABLE,
+                placement=placement,
+                reason=waits.reason,
+                message=waits.message,
             )
         return self._create(wish, claim, placement)
 

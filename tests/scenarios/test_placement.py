@@ -247,7 +247,7 @@ async def test_error_that_nobody_knows_is_told_word_for_word(aks: FakeAks, kube:
     assert "No plutonium in eastus." in shown(claim)
 
 
-def test_prices_rise_along_the_sizes_of_these_tests() -> None:
+async def test_prices_rise_along_the_sizes_of_these_tests() -> None:
     """The tests above rest on which of two sizes is the cheaper one."""
     known = [size for size in map(find, (A10, A100, RTX, H100, ND_A100, ND_H200)) if size is not None]
     prices = [size.price_per_hour for size in known if size.price_per_hour is not None]

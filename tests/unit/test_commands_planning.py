@@ -1,6 +1,7 @@
 """What a plan reckons: each claim after the one before, quota and agent pools that are left, and exit codes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from provisioner.commands.exits import Exit
 from provisioner.commands.plan_report import plan_document, plan_lines
 from provisioner.commands.planning import Outcome, Plan, Situation, make_plan
 from provisioner.nodeclaim.agentpool_spec import pool_name
+from provisioner.nodeclaim.nodeclass import ClassProblem
 from provisioner.placement.market import Preference
 from tests.unit.builders import A100, T4, claim, pool, requirement
 from tests.unit.placement_builders import Catalogue, gpu
@@ -275,3 +277,18 @@ def test_document_of_a_plan() -> None:
     }
     assert (document["region"], document["pricePerHour"], document["exitCode"]) == ("eastus", 3.673, 3)
     assert "body" not in first
+
+
+def test_claim_whose_node_class_is_missing_waits_and_takes_nothing() -> None:
+    def missing(name: str) -> ClassProblem | None:
+        return ClassProblem(reason="NodeClassNotFound", message=f"no {name}") if name != "default" else None
+
+    there = replace(situation(), class_problem_of=missing)
+    named = {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "gone"}
+    plan = make_plan([wish("ws1", nodeClassRef=named), wish("ws2")], situation=there)
+
+    assert [(planned.outcome, planned.reason) for planned in plan.claims] == [
+        (Outcome.UNAVAILABLE, "NodeClassNotFound"),
+        (Outcome.CREATE, ""),
+    ]
+    assert plan.exit_code is Exit.NOT_NOW
