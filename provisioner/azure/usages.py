@@ -14,7 +14,7 @@ from provisioner.azure.skus import region_name
 # The newest that there is of this API.
 API_VERSION: Final = "2026-04-01"
 # Seconds for all pages.
-TIMEOUT: Final = 30.0
+TIMEOUT: Final = 10.0
 # Beyond what any subscription has; a number above it is none.
 _MAX: Final = 10**9
 

@@ -14,8 +14,10 @@ from provisioner.kube.metrics import Registry
 
 _log: Final = logging.getLogger(__name__)
 
-# Usages that Azure does not give are no reason to hold a claim up; they are asked for again after that many seconds.
+# Seconds after which usages are asked for again that Azure did not give: more each time, for a role that is missing is
+# missing for good.
 _RETRY: Final = 60.0
+_LONGEST_RETRY: Final = 900.0
 # Seconds until usages are read again that a refusal has shown to be wrong: they lag a little behind.
 _DISTRUSTED: Final = 5.0
 
@@ -62,6 +64,7 @@ class Quotas:
         self._read_at: float | None = None
         self._failed_at: float | None = None
         self._failure: Failure | None = None
+        self._retry_after = _RETRY
         self._counted_at = now()
         # What usages said was left when Azure refused: usages lag, and AKS counts in its own way. Only when there is
         # more than that is it worth asking again; else a claim would be refused once a minute for ever.
@@ -93,9 +96,12 @@ class Quotas:
 
     @property
     def are_current(self) -> bool:
-        """Tell whether a decision may rest on what is known, or first has to wait for what is being read."""
+        """Tell whether a decision may rest on what is known, or first has to wait for what is being read.
+
+        Usages that cannot be had hold nobody up: it is Azure that decides then.
+        """
         if self._failed_at is not None:
-            return self._clock() - self._failed_at < _RETRY
+            return True
         return self._read_at is not None and self._clock() - self._read_at < self._interval * 2
 
     def want(self) -> None:
@@ -127,7 +133,7 @@ class Quotas:
 
     def _due(self) -> float:
         if self._failed_at is not None:
-            return self._failed_at + _RETRY
+            return self._failed_at + self._retry_after
         return self._clock() if self._read_at is None else self._read_at + self._interval
 
     async def _read(self, reader: UsageReader) -> None:
@@ -136,6 +142,9 @@ class Quotas:
             await reader.refresh()
         except ArmFailure as error:
             self._failed_at = started
+            self._retry_after = min(self._retry_after * 2 if self._failure else _RETRY, _LONGEST_RETRY)
+            # By itself: nobody waits for them and so nobody asks.
+            self._wanted.set()
             if self._failure is None or self._failure.kind is not error.failure.kind:
                 hint = (
                     " Grant Microsoft.Compute/locations/usages/read on the subscription to have quota checked first."

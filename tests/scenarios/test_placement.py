@@ -11,13 +11,13 @@ import pytest
 import pytest_asyncio
 
 from fakes.aks import FakeAks
-from fakes.azure import Answer
+from fakes.azure import Answer, Delay
 from fakes.cluster.interface import ControlPlane
 from provisioner.gpus.catalogue import find
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODE_CLASSES, Kube, Object, condition, eventually, has_reason, is_true
 from tests.scenarios.azure_side import calls, wait_calls
-from tests.scenarios.on_azure import LIST, PUT, pools, wait_pool
+from tests.scenarios.on_azure import AGES, DELETE, LIST, PUT, pools, wait_hit, wait_pool
 from tests.scenarios.running import Running, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -253,6 +253,46 @@ async def test_prices_rise_along_the_sizes_of_these_tests() -> None:
     prices = [size.price_per_hour for size in known if size.price_per_hour is not None]
     assert len(prices) == 6
     assert prices == sorted(prices)
+
+
+async def test_fall_back_survives_a_kill_and_leaves_no_pool_behind(cluster: Running, aks: FakeAks, kube: Kube) -> None:
+    first, second = "Standard_NC8as_T4_v3", "Standard_NC16as_T4_v3"
+    aks.azure.settings.quota = {**aks.azure.settings.quota, T4_FAMILY: 1000}
+    aks.azure.settings.capacity = {**aks.azure.settings.capacity, first: 0}
+    hangs = Delay(operation=DELETE, pool="wsmid", seconds=AGES, after_effect=True)
+    aks.azure.add_fault(hangs)
+    await kube.create(CLAIMS, one_of("wsmid", first, second))
+    # The failed pool is being deleted, and nobody was told so.
+    await wait_hit(aks, hangs)
+    await cluster.controller.kill()
+    await cluster.controller.start()
+
+    claim = await ready(kube, "wsmid")
+
+    assert claim["metadata"]["labels"]["node.kubernetes.io/instance-type"] == second
+    mine = [pool for pool in pools(aks).values() if claim["metadata"]["uid"] in pool.properties["tags"].values()]
+    assert [(pool.name, pool.sku.name) for pool in mine] == [("wsmid", second)]
+
+
+async def test_size_without_quota_is_asked_for_once_where_usages_cannot_be_read(aks: FakeAks, kube: Kube) -> None:
+    forbidden = {"error": {"code": "AuthorizationFailed", "message": "The client does not have authorization."}}
+    aks.azure.add_fault(Answer(operation="usages.list", status=403, body=forbidden, times=None))
+    before = aks.azure.calls.count("usages.list")
+
+    async def refused() -> int:
+        return aks.azure.calls.count("usages.list") - before
+
+    size, dearer = "Standard_NC96ads_A100_v4", "Standard_ND96isr_H100_v5"
+    # For a claim that waits for quota usages are read again and again.
+    await kube.create(CLAIMS, one_of("wsblind", A100))
+    await eventually(refused, what="usages were refused")
+    names = [f"wsblind{number}" for number in range(10)]
+    await asyncio.gather(*(kube.create(CLAIMS, one_of(name, size, dearer)) for name in names))
+
+    for name in names:
+        claim = await ready(kube, name)
+        assert claim["metadata"]["labels"]["node.kubernetes.io/instance-type"] == dearer
+    assert puts(aks, names) == len(names) + 1
 
 
 async def test_throttling_of_one_claim_holds_back_all(aks: FakeAks, kube: Kube) -> None:

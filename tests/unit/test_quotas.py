@@ -108,8 +108,27 @@ async def test_usages_that_cannot_be_had_hold_nobody_up() -> None:
     async with running(world) as quotas:
         await read(world, quotas)
         assert (quotas.usages, quotas.are_current, world.news) == ({}, True, 1)
-        world.now += INTERVAL
-        assert not quotas.are_current
+        world.now += 10 * INTERVAL
+        assert quotas.are_current
+
+
+async def test_usages_that_could_not_be_had_are_asked_for_again_less_and_less_often() -> None:
+    world = World(refused=True)
+    pauses: list[float] = []
+    async with running(world) as quotas:
+        await read(world, quotas)
+        for _ in range(6):
+            before, started = world.reads, world.now
+            while world.reads == before:
+                world.now += 30
+                quotas.distrust(SHORTAGE)
+                await idle()
+            pauses.append(world.now - started)
+        world.refused, world.now = False, world.now + 900
+        quotas.distrust(SHORTAGE)
+        await idle()
+        assert quotas.usages != {}
+    assert pauses == [60, 120, 240, 480, 900, 900]
 
 
 async def test_refusal_makes_usages_be_read_soon_and_freed_quota_be_told() -> None:
