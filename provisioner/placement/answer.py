@@ -53,6 +53,8 @@ def unavailable(left_out: Sequence[LeftOut]) -> Failure:
         entry, other = following
         spot = f" as {entry.capacity_type}" if entry.size == first.size else ""
         tried += f"; next: {entry.size}{spot}, {_IN_SHORT.get(other.kind, other.kind.value)}"
+    if (again := min((entry.until for entry, _ in failures if entry.until is not None), default=None)) is not None:
+        tried += f"; again at {again:%Y-%m-%d %H:%M} UTC"
     return Failure(
         kind=failure.kind,
         message=f"{head}; {UNAVAILABLE} ({tried}).{rest}",

@@ -8,17 +8,14 @@ import pytest
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool, ProvisioningError
 from provisioner.apis.conditions import LAUNCHED, REGISTERED
-from provisioner.apis.failure import Failure, FailureClass
-from provisioner.apis.nodeclaim import NodeClaim
-from provisioner.apis.quota import Scope, Shortage
+from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim.agentpool_spec import pool_name, render
 from provisioner.nodeclaim.launch import launch
 from provisioner.nodeclaim.view import CreatePool, DeletePool, Draft, FindInstance, View
-from provisioner.placement.market import Because, LeftOut, OfferKey, Placement, Refusal
+from provisioner.placement.market import OfferKey, Placement, Refusal
 from tests.unit.builders import (
     A100,
     CREATED,
-    LOCATION,
     NAME,
     NOW,
     claim,
@@ -28,7 +25,6 @@ from tests.unit.builders import (
     node,
     offer_of,
     peers_pool,
-    placement_of,
     pool,
     provider_id,
     reached,
@@ -322,53 +318,6 @@ def test_failure_that_says_nothing_about_the_size_sets_back_this_claim_alone() -
     assert draft.unavailable is None
     assert draft.setback is not None
     assert message(draft) == draft.setback.message != ""
-
-
-def test_claim_waits_for_usages_that_are_being_read() -> None:
-    draft = after(view(claim(), is_quota_known=False))
-    assert (draft.azure, draft.annotations, draft.wants_quota) == (None, {}, True)
-    assert launched(draft) == ("Unknown", "AwaitingReconciliation")
-
-
-def test_claim_lets_another_one_find_out_whether_its_offer_can_be_had() -> None:
-    draft = after(view(claim(), is_tried_by_another=True))
-    assert (draft.azure, draft.annotations, draft.waits_for_another) == (None, {}, True)
-    assert draft.again_after == timedelta(seconds=10)
-
-
-def test_claim_without_quota_asks_nothing_and_waits_for_newer_usages() -> None:
-    shortage = Shortage(scope=Scope.FAMILY, family="standardNCADSA100v4Family", region=LOCATION, needed=24, left=6)
-    failure = Failure(kind=FailureClass.QUOTA, message=shortage.message, shortage=shortage)
-    left = LeftOut(size=A100, because=Because.QUOTA, message=shortage.message, failure=failure)
-    draft = after(view(claim(), placement=Placement(left_out=(left,), unavailable=failure)))
-    assert launched(draft) == ("False", "QuotaExceeded")
-    assert (draft.azure, draft.annotations, draft.add_finalizer, draft.wants_quota) == (None, {}, False, True)
-    assert draft.again_after == timedelta(minutes=10)
-
-
-def test_labels_of_an_offer_that_is_given_up_go_with_it() -> None:
-    both = requirement(names.CAPACITY_TYPE_LABEL, "In", "spot", "on-demand")
-    given = {names.CAPACITY_TYPE_LABEL: "spot", names.ZONE_LABEL: f"{LOCATION}-1", "team": "vision"}
-    draft = after(view(asked(both, recorded=A100, labels=given), placement=only_on_demand(both)))
-    assert draft.labels[names.CAPACITY_TYPE_LABEL] == "on-demand"
-    assert draft.labels[names.ZONE_LABEL] == "0"
-    assert "team" not in draft.labels
-
-
-def asked(*requirements: Any, recorded: str, labels: dict[str, str]) -> NodeClaim:
-    """A claim that was given an offer before."""
-    sizes = requirement(names.INSTANCE_TYPE_LABEL, "In", A100)
-    return recorded_claim(
-        requirements=[sizes, *requirements],
-        labels=labels,
-        annotations={names.INSTANCE_TYPE_ANNOTATION: recorded},
-    )
-
-
-def only_on_demand(*requirements: Any) -> Placement:
-    """What is left when spot cannot be had."""
-    found = placement_of(asked(*requirements, recorded=A100, labels={}))
-    return Placement(offers=tuple(offer for offer in found.offers if offer.capacity_type == "on-demand"))
 
 
 def test_failed_pool_is_not_deleted_again_before_azure_wants_to_be_asked() -> None:

@@ -152,7 +152,7 @@ def test_message_of_several_sizes_has_the_numbers_of_the_best_and_why_the_next_d
     assert (told.kind, told.shortage) == (FailureClass.QUOTA, FAMILY_SHORT)
     assert told.message == (
         "StandardNCADSA100v4Family vCPU quota in eastus: 24 needed, 6 left (limit 30); "
-        f"{SENTENCE} (3 VM sizes tried; next: {A100}, no capacity). "
+        f"{SENTENCE} (3 VM sizes tried; next: {A100}, no capacity; again at 2026-11-21 05:34 UTC). "
         "Ask for more: https://learn.microsoft.com/azure/quotas/per-vm-quota-requests, or delete nodes of this family."
     )
     assert placement.again_at == NOW + HOUR
@@ -164,7 +164,10 @@ def test_next_reason_may_be_of_the_same_size_in_another_capacity_type() -> None:
     of_on_demand = Remembered(failure=failure(), at=NOW, until=NOW + HOUR)
     at = market(memory=Failed({key(capacity_type=SPOT): of_spot, key(): of_on_demand}))
     told, _ = unavailable(AN_A100, both, at=at)
-    assert told.message == f"not now; {SENTENCE} (1 VM size tried; next: {A100} as on-demand, no capacity)."
+    assert (
+        told.message
+        == f"not now; {SENTENCE} (1 VM size tried; next: {A100} as on-demand, no capacity; again at 2026-11-21 05:34 UTC)."
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2])
