@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from provisioner.apis.agentpool import AgentPool, parse_agent_pool
 from provisioner.apis.failure import FailureClass
+from provisioner.azure.caller import Caller
 from provisioner.azure.errors import ArmFailure, unusable
-from provisioner.azure.session import AzureSession
 
 __all__ = ["AgentPools", "ArmFailure", "Machine", "ManagedCluster", "PoolExists"]
 
@@ -61,7 +61,7 @@ class ManagedCluster:
 class AgentPools:
     """The gateway. Each call is one request (or one per page), never repeated, with a deadline for the whole."""
 
-    def __init__(self, session: AzureSession) -> None:
+    def __init__(self, session: Caller) -> None:
         self._session = session
         self._target = session.target
 

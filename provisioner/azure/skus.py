@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from provisioner.azure.session import AzureSession
+from provisioner.azure.caller import Caller
 
 # The newest that there is of this API.
 API_VERSION: Final = "2021-07-01"
@@ -68,7 +68,7 @@ class Sku:
 class SkuCatalogue:
     """What was last listed. Empty until the first refresh: which sizes there are is then Azure's to judge."""
 
-    def __init__(self, session: AzureSession, *, location: str, clock: Callable[[], float]) -> None:
+    def __init__(self, session: Caller, *, location: str, clock: Callable[[], float]) -> None:
         """Take the region in either form, `eastus` or `East US`, and a clock in monotonic seconds.
 
         Raises ValueError for what is no region.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from provisioner.apis.quota import Usage
-from provisioner.azure.session import AzureSession
+from provisioner.azure.caller import Caller
 from provisioner.azure.skus import region_name
 
 # The newest that there is of this API.
@@ -22,7 +22,7 @@ _MAX: Final = 10**9
 class Usages:
     """What was last listed. Empty until the first refresh: whether a VM fits is then Azure's to judge."""
 
-    def __init__(self, session: AzureSession, *, location: str, clock: Callable[[], float]) -> None:
+    def __init__(self, session: Caller, *, location: str, clock: Callable[[], float]) -> None:
         """Take the region in either form, `eastus` or `East US`, and a clock in monotonic seconds.
 
         Raises ValueError for what is no region.

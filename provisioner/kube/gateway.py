@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from provisioner.apis import names
 from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
-from provisioner.kube.transport import MERGE_PATCH, REQUEST_TIMEOUT, Transport
+from provisioner.kube.transport import MERGE_PATCH, REQUEST_TIMEOUT, Requests, Transport
 
 __all__ = ["Conflict", "Forbidden", "Gone", "KubeError", "KubeGateway", "Rejected", "Unavailable"]
 
@@ -33,9 +33,9 @@ class KubeGateway:
     Every method raises a `KubeError`: `Unavailable` and `Forbidden` any of them, the others as their docstrings say.
     """
 
-    def __init__(self, *, request_timeout: float = REQUEST_TIMEOUT) -> None:
-        """Take the limit of one call in seconds."""
-        self._transport = Transport(request_timeout=request_timeout)
+    def __init__(self, *, request_timeout: float = REQUEST_TIMEOUT, transport: Requests | None = None) -> None:
+        """Take the limit of one call in seconds, or another connection than the kubeconfig's or the pod's own."""
+        self._transport: Requests = transport or Transport(request_timeout=request_timeout)
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -25,6 +25,32 @@ REQUEST_TIMEOUT: Final = 30.0
 _READ_ATTEMPTS: Final = 3
 # Characters of an answer that is not a Status object, a proxy's error page for instance.
 _MAX_FOREIGN_MESSAGE: Final = 256
+
+
+class Requests(Protocol):
+    """A connection to an API server, as the gateway uses it; `Transport` is one."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+        """Answer a GET. Raises a `KubeError`."""
+        ...
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Answer one request. Raises a `KubeError`."""
+        ...
 
 
 class Transport:

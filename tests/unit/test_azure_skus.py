@@ -4,8 +4,9 @@ from typing import Any, cast
 import pytest
 
 from provisioner.apis.failure import Failure, FailureClass
+from provisioner.azure.caller import Caller
 from provisioner.azure.errors import ArmFailure
-from provisioner.azure.session import AzureSession, AzureTarget
+from provisioner.azure.session import AzureTarget
 from provisioner.azure.skus import Sku, SkuCatalogue
 
 
@@ -35,7 +36,7 @@ class Clock:
 
 
 def catalogue(session: Session, *, location: str = "eastus", clock: Clock | None = None) -> SkuCatalogue:
-    return SkuCatalogue(cast("AzureSession", session), location=location, clock=clock or Clock())
+    return SkuCatalogue(cast("Caller", session), location=location, clock=clock or Clock())
 
 
 def entry(name: str = "Standard_NC24ads_A100_v4", **changes: Any) -> dict[str, Any]:

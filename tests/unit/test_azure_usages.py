@@ -5,8 +5,9 @@ import pytest
 
 from provisioner.apis.failure import Failure, FailureClass
 from provisioner.apis.quota import Usage
+from provisioner.azure.caller import Caller
 from provisioner.azure.errors import ArmFailure
-from provisioner.azure.session import AzureSession, AzureTarget
+from provisioner.azure.session import AzureTarget
 from provisioner.azure.usages import Usages
 
 
@@ -36,7 +37,7 @@ class Clock:
 
 
 def usages(session: Session, *, location: str = "eastus", clock: Clock | None = None) -> Usages:
-    return Usages(cast("AzureSession", session), location=location, clock=clock or Clock())
+    return Usages(cast("Caller", session), location=location, clock=clock or Clock())
 
 
 def row(name: str, /, limit: object = 48, used: object = 24, **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""The controller's parts and how they hang together, whatever they speak to and whatever clock they go by."""
+
+import random
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from provisioner.azure.agentpools import AgentPools
+from provisioner.azure.caller import Caller
+from provisioner.azure.inventory import Inventory
+from provisioner.azure.prices import Prices
+from provisioner.azure.skus import SkuCatalogue
+from provisioner.azure.usages import Usages
+from provisioner.kube.events import EventRecorder
+from provisioner.kube.gateway import KubeGateway
+from provisioner.kube.metrics import Registry
+from provisioner.kube.queue import WorkQueue
+from provisioner.kube.store import Store
+from provisioner.kube.watch import Callbacks
+from provisioner.nodeclaim.actuator import Actuator
+from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.collector import Collector
+from provisioner.nodeclaim.controller import Controller, Key
+from provisioner.nodeclaim.delays import SizeDelays
+from provisioner.nodeclaim.metrics import ClaimMetrics
+from provisioner.nodeclaim.quotas import Quotas
+from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.view import Timeouts
+from provisioner.placement.memory import OfferMemory
+from provisioner.settings import Settings
+
+# Only the API server's refusals are retried by the queue, Azure's have a policy of their own. An API server is back
+# within minutes, and nobody wants claims to wait on longer than it was away.
+_RETRY_CAP: Final = 30.0
+
+
+class Assembly:
+    """All parts of one controller. Nothing runs yet: see `services`, and `run_workers` of the controller.
+
+    `session` and `kube` are the only ways out, `monotonic` (seconds), `now` and `rng` the only sources of time and
+    chance beside the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        kube: KubeGateway,
+        recorder: EventRecorder,
+        session: Caller,
+        metrics: Registry,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+        rng: random.Random,
+    ) -> None:
+        self.store = Store()
+        self.queue: WorkQueue[Key] = WorkQueue(rng=rng, retry_cap=_RETRY_CAP, metrics=metrics)
+        arm = AgentPools(session)
+        self.inventory = Inventory(
+            arm,
+            clock=monotonic,
+            busy=lambda: self.controller.is_busy(),
+            on_change=lambda pools: self.controller.on_pools(pools),
+            busy_interval=settings.busy_interval,
+            idle_interval=settings.idle_interval,
+            jitter=rng.random,
+        )
+        self.region = Region(
+            arm=arm,
+            sizes_of=lambda location: SkuCatalogue(session, location=location, clock=monotonic),
+            prices_of=lambda location: Prices(location=location, endpoint=settings.price_list, clock=monotonic),
+            on_news=lambda: self.controller.look_at_all(),
+        )
+        memory, asks = OfferMemory(capacity=timedelta(seconds=settings.capacity_retry)), Asks()
+        delays = SizeDelays(on_forgotten=lambda: self.controller.look_at_waiting())
+
+        async def usages() -> Usages:
+            await self.region.located.wait()
+            return Usages(session, location=self.region.location, clock=monotonic)
+
+        self.quotas = Quotas(
+            reader=usages,
+            clock=monotonic,
+            now=now,
+            on_news=lambda: self.controller.look_at_waiting(),
+            on_freed=lambda usage: memory.forget(lambda shortage: shortage.usage == usage, as_of=now()),
+            interval=settings.quota_interval,
+            metrics=metrics,
+        )
+        claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
+        actuator = Actuator(
+            kube=kube,
+            store=self.store,
+            arm=arm,
+            notes=self.inventory,
+            recorder=recorder,
+            memory=memory,
+            asks=asks,
+            delays=delays,
+            quotas=self.quotas,
+            now=now,
+            rng=rng,
+            metrics=metrics,
+            claim_metrics=claim_metrics,
+        )
+        self.controller = Controller(
+            kube=kube,
+            store=self.store,
+            queue=self.queue,
+            inventory=self.inventory,
+            actuator=actuator,
+            region=self.region,
+            quotas=self.quotas,
+            memory=memory,
+            asks=asks,
+            delays=delays,
+            now=now,
+            metrics=metrics,
+            wait_for_gpus=settings.wait_for_gpus,
+            timeouts=Timeouts(
+                launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
+            ),
+        )
+        self.collector = Collector(
+            kube=kube,
+            store=self.store,
+            arm=arm,
+            inventory=self.inventory,
+            recorder=recorder,
+            enqueue=self.controller.enqueue,
+            enqueue_claims_of=self.controller.enqueue_claims_of,
+            relist_node_classes=self.controller.relist_node_classes,
+            metrics=metrics,
+            claim_metrics=claim_metrics,
+            subscription_id=settings.subscription_id,
+            interval=settings.garbage_interval,
+        )
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """Return whom the watches tell."""
+        return Callbacks(
+            on_claim=self.controller.on_claim,
+            on_node=self.controller.on_node,
+            on_node_class=self.controller.on_node_class,
+        )
+
+    def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
+        return self.region.run(), self.quotas.run(), self.inventory.run()
+
+    def unready(self) -> Iterable[str]:
+        """Return why the controller cannot do its work yet."""
+        if not self.store.synced:
+            yield "Nodes and NodeClaims have not been listed yet; is the NodeClaim CRD installed?"
+        if self.inventory.listed_at is None:
+            failure = self.inventory.failure
+            yield f"agent pools have not been listed yet{': ' + failure.message if failure else ''}"
+
+
+def _limit(seconds: float) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None
