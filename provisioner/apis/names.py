@@ -17,8 +17,12 @@ INITIALIZED_LABEL: Final = "karpenter.sh/initialized"
 CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
 DO_NOT_SYNC_TAINTS_LABEL: Final = "karpenter.sh/do-not-sync-taints"
 UNREGISTERED_TAINT_KEY: Final = "karpenter.sh/unregistered"
+# On a Node that is being taken down: nothing new is scheduled to it.
+DISRUPTED_TAINT_KEY: Final = "karpenter.sh/disrupted"
 
 DO_NOT_DISRUPT_ANNOTATION: Final = "karpenter.sh/do-not-disrupt"
+# RFC 3339: when the pods of a claim's Node are deleted, whatever keeps them from being evicted.
+TERMINATION_TIMESTAMP_ANNOTATION: Final = "karpenter.sh/nodeclaim-termination-timestamp"
 
 CAPACITY_TYPE_ON_DEMAND: Final = "on-demand"
 CAPACITY_TYPE_SPOT: Final = "spot"
@@ -48,6 +52,9 @@ OS_LABEL: Final = "kubernetes.io/os"
 ARCH_LABEL: Final = "kubernetes.io/arch"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+EXCLUDE_FROM_BALANCERS_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
+# The kubelet's mark on its copy of a static pod.
+MIRROR_POD_ANNOTATION: Final = "kubernetes.io/config.mirror"
 
 # AKS
 AKS_AGENT_POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
