@@ -129,7 +129,8 @@ class Workspace:
     """A Workspace as last seen.
 
     `spec_error` says why its spec cannot be read; `resource`, `inference` and `tuning` are empty then. `raw_spec` has
-    those three as stored, for what is derived from all of it. `target_node_count` is 0 until it was decided.
+    those three as stored, for what is derived from all of it. `target_node_count` is 0 and `instance_types` empty until
+    that was decided.
     """
 
     namespace: str
@@ -149,8 +150,11 @@ class Workspace:
     spec_error: str
     conditions: tuple[Condition, ...]
     target_node_count: int
+    instance_types: tuple[str, ...]
     worker_nodes: tuple[str, ...]
     state: str
+    sizing: str
+    endpoint: str
 
     @property
     def key(self) -> str:
@@ -174,7 +178,6 @@ def parse_workspace(raw: Mapping[str, Any]) -> Workspace:
     raw_spec = {part: raw[part] for part in ("resource", "inference", "tuning") if raw.get(part) is not None}
     spec, error = _parse_spec(raw_spec)
     count = status.get("targetNodeCount")
-    nodes = status.get("workerNodes")
     return Workspace(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -193,8 +196,11 @@ def parse_workspace(raw: Mapping[str, Any]) -> Workspace:
         spec_error=error,
         conditions=parse_conditions(status.get("conditions"), fallback=created),
         target_node_count=count if isinstance(count, int) else 0,
-        worker_nodes=tuple(str(node) for node in nodes) if isinstance(nodes, list) else (),
+        instance_types=_texts(status.get("instanceTypes")),
+        worker_nodes=_texts(status.get("workerNodes")),
         state=str(status.get("state") or ""),
+        sizing=str(status.get("sizing") or ""),
+        endpoint=str(status.get("endpoint") or ""),
     )
 
 
@@ -209,6 +215,10 @@ def _parse_spec(raw: Mapping[str, Any]) -> tuple[_Spec, str]:
 
 def _mapping(raw: object) -> Mapping[str, Any]:
     return raw if isinstance(raw, dict) else {}
+
+
+def _texts(raw: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in raw) if isinstance(raw, list) else ()
 
 
 def _strings(raw: object) -> Mapping[str, str]:

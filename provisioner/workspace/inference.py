@@ -61,7 +61,7 @@ def render(
     if inference is None:
         raise ValueError("the Workspace is none for inference")
     if model is None:
-        template = _own_template(workspace, sizing, inference.template or {})
+        template = _own_template(workspace, inference.template or {})
     else:
         template = _template(workspace, model, sizing, inputs, image, pull_secrets)
     body = {
@@ -80,10 +80,10 @@ def render(
     return Manifest(kind=STATEFUL_SET, body=sealed(body))
 
 
-def _own_template(workspace: Workspace, sizing: Sizing, template: Mapping[str, Any]) -> dict[str, Any]:
+def _own_template(workspace: Workspace, template: Mapping[str, Any]) -> dict[str, Any]:
     """Return the author's template with what it takes to run on the Workspace's Nodes; what it says itself is kept."""
     metadata, spec = dict(template.get("metadata") or {}), dict(template.get("spec") or {})
-    placed = pods.scheduling(workspace, sizing)
+    placed = pods.scheduling(workspace)
     return {
         "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **pods.labels(workspace)}},
         "spec": {
@@ -131,7 +131,7 @@ def _template(
     return {
         "metadata": {"labels": pods.labels(workspace), **({"annotations": annotations} if annotations else {})},
         "spec": {
-            **pods.scheduling(workspace, sizing),
+            **pods.scheduling(workspace),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": pods.security(),

@@ -55,23 +55,16 @@ def metadata(workspace: Workspace, name: str, *, annotations: Mapping[str, str] 
     }
 
 
-def scheduling(workspace: Workspace, sizing: Sizing) -> dict[str, Any]:
-    """Return affinity and tolerations: the Nodes of nodes.py and no others.
-
-    Nodes that were created for the Workspace carry its name; Nodes that were brought carry no Workspace's.
-    """
-    own = [
+def scheduling(workspace: Workspace) -> dict[str, Any]:
+    """Return affinity and tolerations: the Workspace's own Nodes (nodes.py) and no others."""
+    expressions = [
+        *selector(workspace),
         _expression(names.WORKSPACE_LABEL, "In", workspace.name),
         _expression(names.WORKSPACE_NAMESPACE_LABEL, "In", workspace.namespace),
     ]
-    brought = [
-        {"key": names.WORKSPACE_LABEL, "operator": "DoesNotExist"},
-        _expression(names.INSTANCE_TYPE_LABEL, "In", *sizing.instance_types),
-    ]
-    selected = selector(workspace)
-    terms = [{"matchExpressions": [*selected, *expressions]} for expressions in (own, brought)]
+    required = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
     return {
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
         "tolerations": [dict(toleration) for toleration in _TOLERATIONS],
     }
 

@@ -6,7 +6,7 @@ model: its weights, the KV cache and vLLM's overhead have to fit, and of what fi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -62,7 +62,8 @@ def size(
     """Return what the Workspace runs on, or why it cannot be served.
 
     `model` is None for a pod template. `context` is the sequence length that its configuration asks for, 0 where it
-    does not. `brought` is the instance type of Nodes that are there already, for a Workspace that names none.
+    does not. `brought` is the instance type of Nodes that are there already, for a Workspace that names none. What was
+    decided once, and is in the status, stays: another decision would move a running model to other Nodes.
     """
     return _Sizer(workspace, model=model, sizes=sizes, now=now, context=context).size(brought)
 
@@ -75,7 +76,7 @@ class _Sizer:
         self._now = now
         self._context = context
         self._is_tuning = workspace.tuning is not None
-        self._wanted = _count(workspace)
+        self._wanted = workspace.target_node_count or _count(workspace)
 
     def size(self, brought: str) -> Sizing | Problem:
         facts = self._facts
@@ -85,6 +86,9 @@ class _Sizer:
                 message=f"max-model-len is {self._context}, and {facts.name} takes {facts.context} tokens at most. "
                 "Lower it in the ConfigMap that inference.config names.",
             )
+        if recorded := self._workspace.instance_types:
+            found = self._on_named(recorded[0])
+            return replace(found, instance_types=recorded) if isinstance(found, Sizing) else found
         named = self._workspace.resource.instance_type or brought
         return self._on_named(named) if named else self._on_cheapest()
 

@@ -90,7 +90,7 @@ def render(
             "template": {
                 "metadata": {"labels": pods.labels(workspace), **({"annotations": annotations} if annotations else {})},
                 "spec": {
-                    **pods.scheduling(workspace, sizing),
+                    **pods.scheduling(workspace),
                     "restartPolicy": "OnFailure",
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from provisioner.apis import names
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.workspace import Workspace
@@ -12,12 +13,21 @@ from provisioner.gpus.layout import Layout
 from provisioner.gpus.model_facts import ModelFacts
 from provisioner.gpus.presets import Preset
 from provisioner.kube.objects import Kind
-from provisioner.placement.size import Size
+from provisioner.placement.size import Size, Sizes
 
 STATEFUL_SET: Final = Kind(api_version="apps/v1", kind="StatefulSet", plural="statefulsets")
 JOB: Final = Kind(api_version="batch/v1", kind="Job", plural="jobs")
 SERVICE: Final = Kind(api_version="v1", kind="Service", plural="services")
 CONFIG_MAP: Final = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
+NODE_CLAIM: Final = Kind(
+    api_version=names.NODECLAIM_API_VERSION,
+    kind=names.NODECLAIM_KIND,
+    plural=names.NODECLAIM_PLURAL,
+    is_namespaced=False,
+)
+WORKSPACE: Final = Kind(
+    api_version=names.WORKSPACE_API_VERSION, kind=names.WORKSPACE_KIND, plural=names.WORKSPACE_PLURAL
+)
 SECRET: Final = Kind(api_version="v1", kind="Secret", plural="secrets")
 
 
@@ -98,22 +108,34 @@ class PodState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What settings say: the serving image, what it is pulled with, and whether NodeClaims are written."""
+
+    image: str
+    pull_secrets: tuple[str, ...] = ()
+    writes_claims: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Everything that a decision about one Workspace rests on.
 
-    `model` is None until it was resolved, a Problem where it cannot be. `claims` are the Workspace's own, `nodes` all
-    Nodes that it may run on. `workload` is None where it does not exist, `pods` None where they were not asked for.
+    `model` is None where the Workspace names none and until it was resolved, a Problem where it cannot be. `claims` are
+    the Workspace's own, `nodes` those that carry its name and brought ones that nobody has. `workload` is None where it
+    does not exist, `services` are digests of those that do by name. `pods` are the workload's, none where it is well.
     """
 
     workspace: Workspace
     now: datetime
+    sizes: Sizes
+    settings: Serving
     model: Model | Problem | None = None
-    sizing: Sizing | Problem | None = None
-    inputs: Inputs | None = None
+    inputs: Inputs = Inputs()
     claims: tuple[NodeClaim, ...] = ()
     nodes: tuple[Node, ...] = ()
     workload: Workload | None = None
-    pods: tuple[PodState, ...] | None = None
+    services: Mapping[str, str] = field(default_factory=dict)
+    pods: tuple[PodState, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +157,14 @@ class Doomed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodePatch:
+    """A merge patch of a Node, valid for the version it was computed from."""
+
+    node: Node
+    patch: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notice:
     """A Kubernetes Event about the Workspace."""
 
@@ -152,6 +182,7 @@ class Step:
     """
 
     metadata: Mapping[str, Any] | None = None
+    node_patches: tuple[NodePatch, ...] = ()
     claims: tuple[Mapping[str, Any], ...] = ()
     manifests: tuple[Manifest, ...] = ()
     deletions: tuple[Doomed, ...] = ()

@@ -1,0 +1,69 @@
+"""Deletion: the workload goes, then the claims with their Nodes, and the Workspace last. Pure.
+
+The Workspace is held until its claims are gone: with it would go the only word of GPUs that are still paid for.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from provisioner.apis import names
+from provisioner.workspace.conditions import DELETING, Conditions
+from provisioner.workspace.nodes import is_own
+from provisioner.workspace.view import NODE_CLAIM, Doomed, NodePatch, Step, View, Workload
+
+# The watch tells of claims that go; this is for the case that it does not.
+_LOOK_AGAIN: Final = timedelta(seconds=30)
+
+
+def delete(view: View) -> Step:
+    """Return the next step of a deleted Workspace."""
+    workspace = view.workspace
+    conditions = Conditions(workspace.conditions, generation=workspace.generation, now=view.now)
+    doomed = [
+        Doomed(kind=NODE_CLAIM, namespace="", name=claim.name, uid=claim.uid)
+        for claim in view.claims
+        if not claim.is_deleting
+    ]
+    if view.workload is not None and not view.workload.is_deleting:
+        doomed.insert(0, _workload(view.workload, workspace.namespace, workspace.name))
+    freed = tuple(
+        NodePatch(
+            node=node,
+            patch={"metadata": {"labels": {names.WORKSPACE_LABEL: None, names.WORKSPACE_NAMESPACE_LABEL: None}}},
+        )
+        for node in view.nodes
+        # A Node of a claim goes with it; its labels are its claim's.
+        if is_own(workspace, node) and names.NODEPOOL_LABEL not in node.labels and not node.is_deleting
+    )
+    if not view.claims:
+        return Step(node_patches=freed, deletions=tuple(doomed), release=True)
+    conditions.set(DELETING, True, reason="workspaceDeleted", message=_progress(view))
+    return Step(
+        node_patches=freed,
+        deletions=tuple(doomed),
+        status={"conditions": [condition.to_dict() for condition in conditions.result()]}
+        if conditions.result() != workspace.conditions
+        else None,
+        again_after=_LOOK_AGAIN,
+    )
+
+
+def _workload(workload: Workload, namespace: str, name: str) -> Doomed:
+    return Doomed(kind=workload.kind, namespace=namespace, name=name, uid=workload.uid)
+
+
+def _progress(view: View) -> str:
+    left = sorted(view.claims, key=lambda claim: claim.name)
+    named = ", ".join(claim.name for claim in left)
+    text = f"{len(left)} NodeClaims are left: {named}."
+    failing = next(
+        (
+            condition
+            for claim in left
+            for condition in claim.conditions
+            if claim.is_deleting and condition.type in ("Drained", "VolumesDetached", "InstanceTerminating")
+            if condition.status != "True" and condition.message
+        ),
+        None,
+    )
+    return f"{text} {failing.message}" if failing else text

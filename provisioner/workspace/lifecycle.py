@@ -1,0 +1,270 @@
+"""The whole life of a Workspace as one pure function: from what is seen to what is to be done."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from provisioner.apis import names
+from provisioner.apis.conditions import Condition
+from provisioner.apis.node import Node
+from provisioner.workspace import checks, deletion, inference, nodes, references, services, status, tuning
+from provisioner.workspace.conditions import (
+    INFERENCE_READY,
+    JOB_STARTED,
+    NODE_CLAIM_READY,
+    RESOURCE_READY,
+    SUCCEEDED,
+    Conditions,
+)
+from provisioner.workspace.config_map import max_model_len
+from provisioner.workspace.digest import ANNOTATION
+from provisioner.workspace.nodes import Holdings
+from provisioner.workspace.sizing import size
+from provisioner.workspace.view import (
+    JOB,
+    NODE_CLAIM,
+    Doomed,
+    Manifest,
+    Model,
+    NodePatch,
+    Notice,
+    Problem,
+    Sizing,
+    Step,
+    View,
+    Workload,
+)
+
+# What a Workspace refers to is not watched: ConfigMaps and Secrets are many, and change seldom.
+_LOOK_AGAIN: Final = timedelta(seconds=30)
+# Pods are not watched either; while a Workspace waits for its own they are looked at this often.
+_SOON: Final = timedelta(seconds=3)
+
+
+def reconcile(view: View) -> Step:
+    """Return the next step for the Workspace; an empty Step where there is nothing to do. No I/O, no clock."""
+    workspace = view.workspace
+    if workspace.is_deleting:
+        return deletion.delete(view) if names.WORKSPACE_FINALIZER in workspace.finalizers else Step()
+    if names.WORKSPACE_FINALIZER not in workspace.finalizers:
+        return Step(metadata={"finalizers": [*workspace.finalizers, names.WORKSPACE_FINALIZER]})
+    return _Round(view).step()
+
+
+class _Round:
+    """One look at a Workspace that is to live."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._workspace = view.workspace
+        self._conditions = Conditions(view.workspace.conditions, generation=view.workspace.generation, now=view.now)
+        self._status: dict[str, Any] = {}
+        self._notices: list[Notice] = []
+
+    def step(self) -> Step:
+        view, workspace = self._view, self._workspace
+        problem = checks.check(workspace) or references.missing(workspace, view.inputs)
+        if problem is not None:
+            return self._refuse(problem)
+        if isinstance(view.model, Problem):
+            return self._refuse(view.model)
+        if view.model is None and (named := references.model_name(workspace)):
+            status.await_model(self._conditions, named)
+            return self._finish(again_after=_LOOK_AGAIN)
+        sizing = self._size(view.model)
+        if isinstance(sizing, Problem):
+            return self._refuse(sizing)
+        held = nodes.hold(
+            workspace,
+            sizing=sizing,
+            claims=view.claims,
+            nodes=view.nodes,
+            writes_claims=view.settings.writes_claims,
+        )
+        self._record(sizing, held)
+        enough = status.tell_resources(self._conditions, held, sizing=sizing, writes_claims=view.settings.writes_claims)
+        manifests, deletions = self._workload(view.model, sizing, enough=enough)
+        if workspace.tuning is not None:
+            state = status.tell_tuning(self._conditions, view.workload, view.pods, enough=enough)
+        else:
+            state = status.tell_inference(
+                self._conditions, view.workload, view.pods, enough=enough, state=workspace.state
+            )
+            self._status["endpoint"] = services.endpoint(workspace)
+        self._status["state"] = state
+        is_well = state in ("Ready", "Succeeded")
+        return self._finish(
+            node_patches=tuple(_take(view, node) for node in held.taken),
+            claims=() if self._is_done else held.missing,
+            manifests=manifests,
+            deletions=(*deletions, *self._surplus(held)),
+            again_after=_LOOK_AGAIN if is_well or not enough else _SOON,
+        )
+
+    @property
+    def _is_done(self) -> bool:
+        """Tell whether a tuning has come to its end: its Nodes are not replaced any more."""
+        workload = self._view.workload
+        return workload is not None and workload.kind is JOB and bool(workload.succeeded or workload.is_failed)
+
+    def _surplus(self, held: Holdings) -> list[Doomed]:
+        return [Doomed(kind=NODE_CLAIM, namespace="", name=claim.name, uid=claim.uid) for claim in held.surplus]
+
+    def _refuse(self, problem: Problem) -> Step:
+        status.refuse(self._conditions, problem)
+        self._status["state"] = "NotReady" if self._workspace.state in ("Ready", "NotReady") else "Pending"
+        return self._finish(again_after=_LOOK_AGAIN)
+
+    def _size(self, model: Model | None) -> Sizing | Problem:
+        workspace = self._workspace
+        context: int | Problem = 0
+        if workspace.inference is not None and workspace.inference.config:
+            name = workspace.inference.config
+            context = max_model_len(name, self._view.inputs.configs[name])
+        if isinstance(context, Problem):
+            return context
+        return size(
+            workspace,
+            model=model,
+            sizes=self._view.sizes,
+            now=self._view.now,
+            context=context,
+            brought=nodes.brought_type(workspace, self._view.nodes),
+        )
+
+    def _record(self, sizing: Sizing, held: Holdings) -> None:
+        """Write down what was decided, before anything is made by it."""
+        self._status["targetNodeCount"] = sizing.nodes
+        self._status["instanceTypes"] = list(sizing.instance_types)
+        self._status["sizing"] = sizing.why
+        self._status["workerNodes"] = [node.name for node in (*held.ready, *held.unready)]
+        if sizing.size is not None and sizing.size.retired and not self._workspace.target_node_count:
+            self._notices.append(Notice(reason="RetiredInstanceType", message=sizing.why, is_warning=True))
+
+    def _workload(
+        self, model: Model | None, sizing: Sizing, *, enough: bool
+    ) -> tuple[tuple[Manifest, ...], tuple[Doomed, ...]]:
+        """Return what is to be applied, and what has to go first."""
+        view, workspace = self._view, self._workspace
+        image, secrets = view.settings.image, view.settings.pull_secrets
+        if workspace.tuning is not None:
+            if model is None:
+                return (), ()
+            job = tuning.render(
+                workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets
+            )
+            return _replaced(view.workload, job, workspace.namespace, enough=enough)
+        wanted = services.render(workspace)
+        changed = [
+            manifest
+            for manifest in wanted
+            if view.services.get(manifest.body["metadata"]["name"]) != _digest_of(manifest)
+        ]
+        server = inference.render(
+            workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets
+        )
+        exists = view.workload is not None
+        if (enough or exists) and (view.workload is None or view.workload.digest != _digest_of(server)):
+            changed.append(server)
+        return tuple(changed), ()
+
+    def _finish(
+        self,
+        *,
+        node_patches: tuple[NodePatch, ...] = (),
+        claims: tuple[Mapping[str, Any], ...] = (),
+        manifests: tuple[Manifest, ...] = (),
+        deletions: tuple[Doomed, ...] = (),
+        again_after: timedelta,
+    ) -> Step:
+        conditions = self._conditions.result()
+        changed = dict(self._status)
+        stored = self._workspace
+        if changed.get("targetNodeCount") == stored.target_node_count:
+            changed.pop("targetNodeCount")
+        for name, value in (
+            ("instanceTypes", list(stored.instance_types)),
+            ("workerNodes", list(stored.worker_nodes)),
+            ("state", stored.state),
+            ("sizing", stored.sizing),
+            ("endpoint", stored.endpoint),
+        ):
+            if changed.get(name) == value:
+                changed.pop(name)
+        if conditions != stored.conditions:
+            changed["conditions"] = [condition.to_dict() for condition in conditions]
+        # What was decided is written before anything is made by it: a restart must not decide otherwise.
+        decides = stored.target_node_count == 0 and "targetNodeCount" in changed
+        return Step(
+            node_patches=() if decides else node_patches,
+            claims=() if decides else claims,
+            manifests=() if decides else manifests,
+            deletions=() if decides else deletions,
+            status=changed or None,
+            notices=(*self._notices, *_notices(stored.conditions, conditions)),
+            again_after=again_after,
+        )
+
+
+def _take(view: View, node: Node) -> NodePatch:
+    labels = {
+        names.WORKSPACE_LABEL: view.workspace.name,
+        names.WORKSPACE_NAMESPACE_LABEL: view.workspace.namespace,
+    }
+    return NodePatch(node=node, patch={"metadata": {"labels": labels}})
+
+
+def _replaced(
+    workload: Workload | None, job: Manifest, namespace: str, *, enough: bool
+) -> tuple[tuple[Manifest, ...], tuple[Doomed, ...]]:
+    """Return the Job where there is none yet; one that was made by another wish has to go first."""
+    if workload is None:
+        return ((job,) if enough else ()), ()
+    if workload.digest == _digest_of(job) or workload.is_deleting:
+        return (), ()
+    return (), (Doomed(kind=JOB, namespace=namespace, name=job.body["metadata"]["name"], uid=workload.uid),)
+
+
+def _digest_of(manifest: Manifest) -> str:
+    return str(manifest.body["metadata"]["annotations"][ANNOTATION])
+
+
+def _notices(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> list[Notice]:
+    """Return an Event for each change that a person who looks at the Workspace wants to read about."""
+    old = {condition.type: condition for condition in before}
+    notices = []
+    for condition in after:
+        was = old.get(condition.type)
+        if was is not None and (was.status, was.reason) == (condition.status, condition.reason):
+            continue
+        if condition.type == SUCCEEDED and condition.status == "True":
+            notices.append(Notice(reason=condition.reason, message=condition.message))
+        elif condition.type in (RESOURCE_READY, INFERENCE_READY, JOB_STARTED) and _is_failure(condition):
+            notices.append(Notice(reason=condition.reason, message=condition.message, is_warning=True))
+        elif condition.type == NODE_CLAIM_READY and condition.status == "True":
+            notices.append(Notice(reason=condition.reason, message=condition.message))
+    return notices
+
+
+# What passes by itself in a Workspace that comes up as it should.
+_PROGRESS: Final = frozenset(
+    {
+        "ModelPending",
+        "AwaitingReconciliation",
+        "CreatingAgentPool",
+        "NodeNotFound",
+        "NodeNotReady",
+        "NodePluginsNotReady",
+        "NodeClaimNotReady",
+        "ResourceNotRegistered",
+        "StartupTaintsExist",
+        "KnownEphemeralTaintsExist",
+        "WorkspaceInferenceStatusPending",
+        "WorkspaceTuningJobStatusPending",
+        "workspaceResourceStatusNotReady",
+    }
+)
+
+
+def _is_failure(condition: Condition) -> bool:
+    return condition.status != "True" and condition.reason not in _PROGRESS
