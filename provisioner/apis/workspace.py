@@ -130,7 +130,7 @@ class Workspace:
 
     `spec_error` says why its spec cannot be read; `resource`, `inference` and `tuning` are empty then. `raw_spec` has
     those three as stored, for what is derived from all of it. `target_node_count` is 0 and `instance_types` empty until
-    that was decided.
+    that was decided. `model` is what was looked up about a model that is not built in.
     """
 
     namespace: str
@@ -155,6 +155,7 @@ class Workspace:
     state: str
     sizing: str
     endpoint: str
+    model: Mapping[str, Any]
 
     @property
     def key(self) -> str:
@@ -201,6 +202,7 @@ def parse_workspace(raw: Mapping[str, Any]) -> Workspace:
         state=str(status.get("state") or ""),
         sizing=str(status.get("sizing") or ""),
         endpoint=str(status.get("endpoint") or ""),
+        model=_mapping(status.get("model")),
     )
 
 

@@ -19,6 +19,7 @@ from provisioner.workspace.conditions import (
 from provisioner.workspace.config_map import max_model_len
 from provisioner.workspace.digest import ANNOTATION
 from provisioner.workspace.nodes import Holdings
+from provisioner.workspace.recorded_model import to_status
 from provisioner.workspace.sizing import size
 from provisioner.workspace.view import (
     JOB,
@@ -81,7 +82,7 @@ class _Round:
             nodes=view.nodes,
             writes_claims=view.settings.writes_claims,
         )
-        self._record(sizing, held)
+        self._record(view.model, sizing, held)
         enough = status.tell_resources(self._conditions, held, sizing=sizing, writes_claims=view.settings.writes_claims)
         manifests, deletions = self._workload(view.model, sizing, enough=enough)
         if workspace.tuning is not None:
@@ -132,8 +133,10 @@ class _Round:
             brought=nodes.brought_type(workspace, self._view.nodes),
         )
 
-    def _record(self, sizing: Sizing, held: Holdings) -> None:
+    def _record(self, model: Model | None, sizing: Sizing, held: Holdings) -> None:
         """Write down what was decided, before anything is made by it."""
+        if model is not None and model.preset is None:
+            self._status["model"] = to_status(model.facts)
         self._status["targetNodeCount"] = sizing.nodes
         self._status["instanceTypes"] = list(sizing.instance_types)
         self._status["sizing"] = sizing.why
@@ -188,6 +191,7 @@ class _Round:
             ("state", stored.state),
             ("sizing", stored.sizing),
             ("endpoint", stored.endpoint),
+            ("model", dict(stored.model)),
         ):
             if changed.get(name) == value:
                 changed.pop(name)

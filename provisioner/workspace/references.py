@@ -1,5 +1,6 @@
 """What a Workspace refers to by name: its model, ConfigMaps and Secrets, and what of that is missing. Pure."""
 
+import base64
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -8,7 +9,7 @@ from provisioner.serving.environment import TRAINING_CONFIG
 from provisioner.workspace.config_map import read_document
 from provisioner.workspace.view import Inputs, Problem
 
-_TOKEN_KEY: Final = "HF_TOKEN"
+_TOKEN_KEY: Final = "HF_TOKEN"  # noqa: S105 -- a key, not what is under it
 _REGISTRY_KEY: Final = ".dockerconfigjson"
 
 
@@ -85,3 +86,13 @@ def _of_tuning(tuning: Tuning | None) -> Iterator[SecretRef]:
             yield SecretRef("tuning.input.imagePullSecrets", name, _REGISTRY_KEY)
     if tuning.output is not None and tuning.output.image_push_secret:
         yield SecretRef("tuning.output.imagePushSecret", tuning.output.image_push_secret, _REGISTRY_KEY)
+
+
+def decoded(value: object) -> str:
+    """Return a value of a Secret's `data` as text, empty where it is none."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).decode().strip()
+    except ValueError:
+        return ""

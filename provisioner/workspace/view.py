@@ -82,7 +82,10 @@ class Workload:
     """The StatefulSet or Job as last seen. `digest` is what we applied it with; counts are pods."""
 
     kind: Kind
+    namespace: str
+    name: str
     uid: str
+    resource_version: str
     digest: str
     wanted: int
     ready: int
@@ -92,6 +95,11 @@ class Workload:
     failed: int = 0
     is_failed: bool = False
     is_deleting: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return namespace and name, which are its Workspace's."""
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,188 @@
+"""Carries a Step of a Workspace out: the only part of the reconciler that writes.
+
+Steps are safe to repeat and to lose: whatever fails here ends the step, and the next look finds the state as it then
+is. Own writes go into the store at once, so that the next look is not one at the past.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from provisioner.apis import names
+from provisioner.apis.workspace import Workspace, parse_workspace
+from provisioner.kube.errors import Conflict, Rejected
+from provisioner.kube.events import EventRecorder, ObjectRef
+from provisioner.kube.metrics import Registry
+from provisioner.kube.objects import Kind, Objects
+from provisioner.workspace.digest import ANNOTATION
+from provisioner.workspace.store import Store
+from provisioner.workspace.view import (
+    JOB,
+    NODE_CLAIM,
+    SERVICE,
+    STATEFUL_SET,
+    WORKSPACE,
+    Doomed,
+    Manifest,
+    Notice,
+    Step,
+    View,
+)
+
+_log: Final = logging.getLogger(__name__)
+
+# Whose fields are ours in objects that we apply.
+MANAGER: Final = "gpu-provisioner-workspace"
+NODE: Final = Kind(api_version="v1", kind="Node", plural="nodes", is_namespaced=False)
+
+
+def reference(workspace: Workspace) -> ObjectRef:
+    """Return what an Event about the Workspace refers to."""
+    return ObjectRef(
+        kind=names.WORKSPACE_KIND,
+        name=workspace.name,
+        uid=workspace.uid,
+        api_version=names.WORKSPACE_API_VERSION,
+        namespace=workspace.namespace,
+    )
+
+
+class Actuator:
+    """Carries out Steps. Keeps the digests of the Services that were applied, which nobody watches."""
+
+    def __init__(self, *, objects: Objects, store: Store, recorder: EventRecorder, metrics: Registry) -> None:
+        self._objects = objects
+        self._store = store
+        self._recorder = recorder
+        self._services: dict[str, dict[str, str]] = {}
+        self._writes = metrics.counter(
+            "gpu_provisioner_workspace_writes_total",
+            text="Objects that were written for Workspaces, by kind and verb.",
+            labels=("kind", "verb"),
+        )
+
+    def services(self, workspace: Workspace) -> Mapping[str, str]:
+        """Return the digests of the Workspace's Services by name, as last applied."""
+        return self._services.get(workspace.uid, {})
+
+    def forget_services(self) -> None:
+        """Have all Services applied once more: somebody may have changed or deleted them."""
+        self._services.clear()
+
+    def forget(self, uid: str) -> None:
+        """Drop what was kept about a Workspace that is gone."""
+        self._services.pop(uid, None)
+
+    async def carry_out(self, view: View, step: Step) -> bool:
+        """Do what the step says. Returns whether the Workspace is worth another look at once. Raises KubeError."""
+        workspace = view.workspace
+        if step.metadata is not None:
+            workspace = self._take(
+                await self._objects.patch(
+                    WORKSPACE,
+                    workspace.namespace,
+                    workspace.name,
+                    {"metadata": dict(step.metadata)},
+                    resource_version=workspace.resource_version,
+                )
+            )
+        for patch in step.node_patches:
+            node = patch.node
+            raw = await self._objects.patch(NODE, "", node.name, patch.patch, resource_version=node.resource_version)
+            self._store.nodes.put(raw)
+        for body in step.claims:
+            await self._create_claim(workspace, body)
+        for manifest in step.manifests:
+            await self._apply(workspace, manifest)
+        for doomed in step.deletions:
+            await self._delete(workspace, doomed)
+        if step.status is not None:
+            workspace = await self._write_status(workspace, step.status)
+        for notice in step.notices:
+            self._tell(workspace, notice)
+        if step.release:
+            await self._release(workspace)
+            return False
+        return step.metadata is not None or step.status is not None
+
+    def _take(self, raw: dict[str, Any]) -> Workspace:
+        self._store.workspaces.put(raw)
+        return parse_workspace(raw)
+
+    async def _create_claim(self, workspace: Workspace, body: Mapping[str, Any]) -> None:
+        name = body["metadata"]["name"]
+        try:
+            raw = await self._objects.create(NODE_CLAIM, body)
+        except Conflict:
+            # Ours, made before a crash or not told of yet. A look at it brings it in.
+            found = await self._objects.get(NODE_CLAIM, "", name)
+            if found is not None:
+                self._store.claims.put(found)
+            return
+        self._store.claims.put(raw)
+        self._writes.inc(kind="NodeClaim", verb="create")
+        _log.info("NodeClaim created", extra={"workspace": workspace.key, "claim": name})
+        self._tell(workspace, Notice(reason="NodeClaimCreated", message=f"NodeClaim {name} is created."))
+
+    async def _apply(self, workspace: Workspace, manifest: Manifest) -> None:
+        raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
+        name = raw["metadata"]["name"]
+        if manifest.kind is SERVICE:
+            digest = manifest.body["metadata"]["annotations"][ANNOTATION]
+            self._services.setdefault(workspace.uid, {})[name] = digest
+        elif manifest.kind is STATEFUL_SET:
+            self._store.stateful_sets.put(raw)
+        elif manifest.kind is JOB:
+            self._store.jobs.put(raw)
+        self._writes.inc(kind=manifest.kind.kind, verb="apply")
+        _log.info("applied", extra={"workspace": workspace.key, "kind": manifest.kind.kind, "object": name})
+
+    async def _delete(self, workspace: Workspace, doomed: Doomed) -> None:
+        await self._objects.delete(doomed.kind, doomed.namespace, doomed.name, uid=doomed.uid)
+        self._writes.inc(kind=doomed.kind.kind, verb="delete")
+        _log.info("deleted", extra={"workspace": workspace.key, "kind": doomed.kind.kind, "object": doomed.name})
+
+    async def _write_status(self, workspace: Workspace, status: Mapping[str, Any]) -> Workspace:
+        try:
+            return self._take(
+                await self._objects.patch(
+                    WORKSPACE,
+                    workspace.namespace,
+                    workspace.name,
+                    {"status": dict(status)},
+                    resource_version=workspace.resource_version,
+                    status=True,
+                )
+            )
+        except Rejected as error:
+            if not workspace.is_deleting:
+                raise
+            # Stored under an older CRD it may fail validation on every write; it must go all the same.
+            _log.warning("status refused by the API server", extra={"workspace": workspace.key, "error": str(error)})
+            return workspace
+
+    async def _release(self, workspace: Workspace) -> None:
+        others = [name for name in workspace.finalizers if name != names.WORKSPACE_FINALIZER]
+        raw = await self._objects.patch(
+            WORKSPACE,
+            workspace.namespace,
+            workspace.name,
+            {"metadata": {"finalizers": others}},
+            resource_version=workspace.resource_version,
+        )
+        if raw["metadata"].get("finalizers"):
+            self._store.workspaces.put(raw)
+        else:
+            self._store.workspaces.remove(workspace.key, workspace.uid)
+        self.forget(workspace.uid)
+        _log.info("Workspace released: nothing is left of it", extra={"workspace": workspace.key})
+
+    def _tell(self, workspace: Workspace, notice: Notice) -> None:
+        self._recorder.record(
+            reference(workspace),
+            type="Warning" if notice.is_warning else "Normal",
+            reason=notice.reason,
+            message=notice.message,
+        )
+        level = logging.WARNING if notice.is_warning else logging.INFO
+        _log.log(level, notice.message, extra={"workspace": workspace.key, "reason": notice.reason})

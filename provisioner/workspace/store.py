@@ -1,0 +1,68 @@
+"""The latest Workspaces, claims, Nodes and workloads, with the look-ups that reconcilers of Workspaces need."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from provisioner.apis import names
+from provisioner.apis.node import Node, parse_node
+from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.apis.workspace import Workspace, parse_workspace
+from provisioner.kube.table import Table
+from provisioner.workspace.view import Workload
+from provisioner.workspace.workload import parse_job, parse_stateful_set
+
+
+class Store:
+    """The objects by kind. Not thread safe."""
+
+    def __init__(self) -> None:
+        self.workspaces = Table[Workspace](parse_workspace, {})
+        self.claims = Table[NodeClaim](parse_nodeclaim, {"workspace": lambda claim: workspace_of(claim.labels)})
+        self.nodes = Table[Node](
+            parse_node,
+            {"workspace": lambda node: workspace_of(node.labels), "free": lambda node: "free" if is_free(node) else ""},
+        )
+        self.stateful_sets = Table[Workload](parse_stateful_set, {})
+        self.jobs = Table[Workload](parse_job, {})
+
+    @property
+    def synced(self) -> bool:
+        """Tell whether all that decisions rest on was listed once."""
+        tables = (self.workspaces, self.claims, self.nodes, self.stateful_sets, self.jobs)
+        return all(table.listed for table in tables)
+
+    def claims_of(self, workspace: Workspace) -> tuple[NodeClaim, ...]:
+        """Return the claims that carry the Workspace's labels, and were not made for an earlier one of its name."""
+        return tuple(
+            claim
+            for claim in self.claims.find("workspace", workspace.key)
+            if claim.annotations.get(names.WORKSPACE_UID_ANNOTATION, workspace.uid) == workspace.uid
+        )
+
+    def nodes_for(self, workspace: Workspace) -> tuple[Node, ...]:
+        """Return the Nodes that carry the Workspace's labels, and those that nobody has."""
+        return (*self.nodes.find("workspace", workspace.key), *self.nodes.find("free", "free"))
+
+    def workload_of(self, workspace: Workspace) -> Workload | None:
+        """Return the StatefulSet or Job of the Workspace."""
+        table = self.jobs if workspace.tuning is not None else self.stateful_sets
+        return table.items.get(workspace.key)
+
+
+def workspace_of(labels: Mapping[str, str]) -> str:
+    """Return the key of the Workspace that labels name, empty where they name none."""
+    name, namespace = labels.get(names.WORKSPACE_LABEL), labels.get(names.WORKSPACE_NAMESPACE_LABEL)
+    return f"{namespace}/{name}" if name and namespace else ""
+
+
+def is_free(node: Node) -> bool:
+    """Tell whether a Node was brought by somebody and is no Workspace's."""
+    return names.NODEPOOL_LABEL not in node.labels and not any(
+        label in node.labels for label in names.KAITO_OWNER_LABELS
+    )
+
+
+def is_ours(raw: Mapping[str, Any]) -> bool:
+    """Tell whether an object is a Workspace's, by its labels: of StatefulSets and Jobs most are somebody else's."""
+    labels = (raw.get("metadata") or {}).get("labels") or {}
+    return bool(workspace_of(labels))
