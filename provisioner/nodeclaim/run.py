@@ -7,31 +7,27 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
+from provisioner.apis import names
 from provisioner.azure.budget import Wait
 from provisioner.azure.connect import connect
 from provisioner.azure.session import AzureSession, CallRecord
 from provisioner.kube.events import EventRecorder
-from provisioner.kube.gateway import Gone, KubeError, KubeGateway
+from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
 from provisioner.kube.metrics import Registry
-from provisioner.kube.watch import run_watch
+from provisioner.kube.running import background, first_lists, keep_watching, served
 from provisioner.nodeclaim.assembly import Assembly
 from provisioner.nodeclaim.controller import run_workers
-from provisioner.settings import SettingError, Settings
+from provisioner.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
 
 # A step in flight ends by itself within one ARM call; what is cut off is found unfinished and done at the next start.
 _DRAIN_SECONDS: Final = 8.0
-_WATCH_PAUSES: Final = (1.0, 2.0, 5.0, 15.0)
-# A watch that lasted this long was no false start: the next one may come at once again.
-_WATCH_SOUND: Final = 60.0
-_SYNC_PAUSE: Final = 2.0
 # An Azure that does not answer at all must not keep claims from being told so.
 _FIRST_ANSWER: Final = 5.0
 
@@ -123,98 +119,20 @@ class _Operation:
             ready=self._parts.unready,
             metrics=self._metrics,
         )
-        async with _served(health), _background(*self._parts.services()):
+        async with served(health), background(*self._parts.services()):
             with contextlib.suppress(TimeoutError):
                 # For a wrong setting to end the process before anything else has begun.
                 async with asyncio.timeout(_FIRST_ANSWER):
                     await self._parts.region.tried.wait()
-            if not await self._synchronise(stop):
+            if not await first_lists(self._parts.collector.synchronise, kind=names.NODECLAIM_KIND, stop=stop):
                 return
             workers = asyncio.create_task(run_workers(self._parts.controller, count=self._settings.workers))
-            async with _background(self._parts.collector.run()):
+            async with background(self._parts.collector.run()):
                 _log.info("controller started", extra={"cluster": self._settings.cluster_name})
-                await self._watch(stop)
+                await keep_watching(self._parts.watched, stop=stop)
             _log.info("controller stopping")
             self._parts.queue.shutdown()
             done, _ = await asyncio.wait([workers], timeout=_DRAIN_SECONDS)
             if not done:
                 workers.cancel()
                 await asyncio.wait([workers])
-
-    async def _synchronise(self, stop: asyncio.Event) -> bool:
-        """Read Nodes and claims once before anything is decided. Returns False where we were stopped meanwhile."""
-        while not stop.is_set():
-            try:
-                await self._parts.collector.synchronise()
-            except Gone:
-                # The watch serves the CRD as soon as it is installed.
-                _log.warning("the NodeClaim CRD is not installed; waiting for it")
-                return True
-            except KubeError as error:
-                _log.warning("the API server does not answer", extra={"error": str(error)})
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_SYNC_PAUSE):
-                        await stop.wait()
-            else:
-                return True
-        return False
-
-    async def _watch(self, stop: asyncio.Event) -> None:
-        """Watch until stopped; a watch that dies is started anew, since what it missed is found by the full lists."""
-        falls = 0
-        while not stop.is_set():
-            started = time.monotonic()
-            try:
-                await run_watch(self._parts.watched, stop=stop)
-            except Exception:  # noqa: BLE001 -- logged with its traceback; whatever it was, watching must go on
-                if stop.is_set():
-                    # kopf does not end well in the moments in which it starts; its end is what was asked for.
-                    _log.debug("the watch has died at its end", exc_info=True)
-                    return
-                if time.monotonic() - started > _WATCH_SOUND:
-                    falls = 0
-                pause = _WATCH_PAUSES[min(falls, len(_WATCH_PAUSES) - 1)]
-                falls += 1
-                _log.exception("the watch has died; it is started anew", extra={"pause_seconds": pause})
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await stop.wait()
-
-
-@asynccontextmanager
-async def _served(health: HealthServer) -> AsyncIterator[None]:
-    try:
-        await health.__aenter__()
-    except OSError as error:
-        raise SettingError(f"HEALTH_PROBE_PORT, METRICS_PORT or BIND_ADDRESS cannot be used: {error}") from error
-    try:
-        yield
-    finally:
-        await health.__aexit__(None, None, None)
-
-
-@asynccontextmanager
-async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run loops beside the body; one that ends or dies takes the process down, for nobody would notice otherwise."""
-    me = asyncio.current_task()
-    failures: list[BaseException] = []
-
-    def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and me is not None and not me.done():
-            failures.append(task.exception() or RuntimeError(f"{task.get_coro()} has ended"))
-            me.cancel()
-
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    for task in tasks:
-        task.add_done_callback(ended)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if failures:
-            raise failures[0] from None
-        raise
-    finally:
-        for task in tasks:
-            task.remove_done_callback(ended)
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

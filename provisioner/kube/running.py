@@ -1,0 +1,106 @@
+"""What the running of any controller takes: its ports, its loops, the first lists, and watches that are kept going."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from provisioner.kube.errors import Gone, KubeError
+from provisioner.kube.health import HealthServer
+from provisioner.kube.watch import Watched, run_watch
+from provisioner.settings import SettingError
+
+_log: Final = logging.getLogger(__name__)
+
+_WATCH_PAUSES: Final = (1.0, 2.0, 5.0, 15.0)
+# A watch that lasted this long was no false start: the next one may come at once again.
+_WATCH_SOUND: Final = 60.0
+_SYNC_PAUSE: Final = 2.0
+
+
+@asynccontextmanager
+async def served(health: HealthServer) -> AsyncIterator[None]:
+    """Serve health and metrics beside the body. Raises SettingError where a port is taken."""
+    try:
+        await health.__aenter__()
+    except OSError as error:
+        raise SettingError(f"HEALTH_PROBE_PORT, METRICS_PORT or BIND_ADDRESS cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        await health.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run loops beside the body; one that ends or dies takes the process down, for nobody would notice otherwise."""
+    me = asyncio.current_task()
+    failures: list[BaseException] = []
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and me is not None and not me.done():
+            failures.append(task.exception() or RuntimeError(f"{task.get_coro()} has ended"))
+            me.cancel()
+
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        for task in tasks:
+            task.remove_done_callback(ended)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def first_lists(synchronise: Callable[[], Awaitable[object]], *, kind: str, stop: asyncio.Event) -> bool:
+    """Read once what there is before anything is decided. Returns False where we were stopped meanwhile.
+
+    Where the CRD of that kind is not installed, the watch serves it as soon as it is.
+    """
+    while not stop.is_set():
+        try:
+            await synchronise()
+        except Gone:
+            _log.warning("the %s CRD is not installed; waiting for it", kind)
+            return True
+        except KubeError as error:
+            _log.warning("the API server does not answer", extra={"error": str(error)})
+            await _sleep(_SYNC_PAUSE, stop)
+        else:
+            return True
+    return False
+
+
+async def keep_watching(kinds: Sequence[Watched], *, stop: asyncio.Event) -> None:
+    """Watch until stopped; a watch that dies is started anew, since what it missed is found by the full lists."""
+    falls = 0
+    while not stop.is_set():
+        started = time.monotonic()
+        try:
+            await run_watch(kinds, stop=stop)
+        except Exception:  # noqa: BLE001 -- logged with its traceback; whatever it was, watching must go on
+            if stop.is_set():
+                # kopf does not end well in the moments in which it starts; its end is what was asked for.
+                _log.debug("the watch has died at its end", exc_info=True)
+                return
+            if time.monotonic() - started > _WATCH_SOUND:
+                falls = 0
+            pause = _WATCH_PAUSES[min(falls, len(_WATCH_PAUSES) - 1)]
+            falls += 1
+            _log.exception("the watch has died; it is started anew", extra={"pause_seconds": pause})
+            await _sleep(pause, stop)
+
+
+async def _sleep(seconds: float, stop: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
