@@ -13,12 +13,17 @@ _STUCK: Final = timedelta(minutes=1)
 
 def is_drainable(pod: Pod, *, now: datetime) -> bool:
     """Tell whether draining the Node makes the pod go, or it stays until the VM itself is gone."""
-    return not (pod.tolerates(DISRUPTED_TAINT) or pod.is_mirror or _is_stuck(pod, now=now))
+    return not (pod.tolerates(DISRUPTED_TAINT) or _is_static(pod) or _is_stuck(pod, now=now))
 
 
 def leaves(pod: Pod, *, now: datetime) -> bool:
     """Tell whether the pod has to leave before the Node is taken down; one whose containers have ended need not."""
     return not pod.is_terminal and is_drainable(pod, now=now)
+
+
+def _is_static(pod: Pod) -> bool:
+    # The kubelet runs it from a file, and makes its mirror anew whenever somebody deletes that.
+    return pod.is_mirror or "Node" in pod.owner_kinds
 
 
 def _is_stuck(pod: Pod, *, now: datetime) -> bool:

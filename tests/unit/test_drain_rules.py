@@ -21,6 +21,7 @@ DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
         ({"phase": "Succeeded"}, True, False),
         ({"phase": "Failed"}, True, False),
         ({"mirror": True}, False, False),
+        ({"owner": "Node"}, False, False),
         ({"tolerations": [{**DISRUPTED, "operator": "Exists"}]}, False, False),
         ({"tolerations": [{**DISRUPTED, "operator": "Equal", "value": ""}]}, False, False),
         ({"tolerations": [{"operator": "Exists"}]}, False, False),
