@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, TypeVar
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,9 +49,10 @@ class _Metric:
             if not _LABEL.fullmatch(label) or label in _RESERVED:
                 raise ValueError(f"{label!r} is not a label name for {name}")
         self.name, self.text, self.labels, self._limit = name, text, tuple(labels), limit
+        self._label_set = frozenset(labels)
 
     def _values(self, given: dict[str, str], present: dict[Values, Series]) -> Values:
-        if given.keys() != set(self.labels):
+        if given.keys() != self._label_set:
             raise ValueError(f"{self.name} has the labels {self.labels}, not {tuple(given)}")
         values = tuple(given[label] for label in self.labels)
         if values not in present and len(present) >= self._limit:
@@ -272,6 +274,8 @@ class Registry:
         return "".join(line + "\n" for line in lines)
 
 
+# A scrape renders thousands of values, most of them the same few reasons, zones and classes.
+@lru_cache(maxsize=4096)
 def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
