@@ -114,7 +114,7 @@ async def world(*, workers: int = 20) -> Any:
             recorder=recorder,
             rng=random.Random(7),  # noqa: S311 -- for jitter
             metrics=registry,
-            node_metrics=NodeMetrics(registry),
+            node_metrics=NodeMetrics(registry, nodes=list, now=lambda: NOW),
             workers=workers,
         )
         running = asyncio.create_task(evictions.run())
