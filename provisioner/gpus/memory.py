@@ -26,6 +26,9 @@ LEAST_CONTEXT: Final = 2048
 _WEIGHTS_FACTOR: Final = 1.02
 _OVERHEAD: Final = 2.3 * GIB
 _ACTIVATIONS: Final = 0.05
+# Of 16-bit weights: a quarter, and embeddings and norms, which stay as they are.
+_QLORA_WEIGHTS: Final = 0.32
+_TUNING_ACTIVATIONS: Final = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,15 @@ def kv_cache_bytes(facts: ModelFacts, *, tensor_parallel: int = 1, pipeline_para
     windowed = min(tokens, math.ceil(facts.window / BLOCK) * BLOCK) if facts.window else tokens
     layers = facts.attention_layers * tokens + facts.window_layers * windowed
     return layers * _bytes_a_token_and_layer(facts, tensor_parallel) / pipeline_parallel
+
+
+def tuning_bytes(facts: ModelFacts, *, quantized: bool) -> float:
+    """Return what tuning an adapter takes on each GPU: all weights, activations of one short batch, the adapter's own.
+
+    An estimate on the safe side. QLoRA holds the weights in 4 bits, and what does not become smaller is a fifth of it.
+    """
+    held = facts.weights_bytes * (_QLORA_WEIGHTS if quantized else 1.0)
+    return held * (1 + _TUNING_ACTIVATIONS) + _OVERHEAD
 
 
 def context_that_fits(
