@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,14 +19,20 @@ import yaml
 from fakes.cluster.api import ApiClient
 from fakes.cluster.interface import ControlPlane
 from provisioner.apis import names
+from provisioner.apis.node import parse_node
 from provisioner.kube import gateway as gateway_module
 from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.gateway import CLAIMS, NODE_CLASSES, NODES, KubeGateway
+from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched as WatchedKind
 from provisioner.kube.watch import run_watch
-from tests.kube import clear, uninstall
+from provisioner.nodeclaim.evictions import Evictions
+from provisioner.nodeclaim.loads import Loads
+from provisioner.nodeclaim.node_metrics import NodeMetrics
+from provisioner.nodeclaim.view import Eviction
+from tests.kube import clear, eventually, uninstall
 
 CRDS = Path(__file__).parents[2] / "crds"
 CLAIM_CRD = CRDS / "karpenter.sh_nodeclaims.yaml"
@@ -330,7 +337,7 @@ def node(admin: ApiClient) -> Iterator[str]:
             admin.request("DELETE", f"{collection}/{name_of(item)}", body=options)
 
 
-def create_pod(admin: ApiClient, node: str) -> dict[str, Any]:
+def create_pod(admin: ApiClient, node: str, *, app: str = "guarded") -> dict[str, Any]:
     """Make a pod that runs on the Node, as its kubelet would say."""
     spec = {
         "nodeName": node,
@@ -338,7 +345,7 @@ def create_pod(admin: ApiClient, node: str) -> dict[str, Any]:
         "containers": [{"name": "main", "image": "busybox:1"}],
         "tolerations": [{"operator": "Exists"}],
     }
-    body = {"metadata": {"name": new_name(), "labels": {"app": "guarded"}}, "spec": spec}
+    body = {"metadata": {"name": new_name(), "labels": {"app": app}}, "spec": spec}
     made = admin.request("POST", PODS, body=body)
     ready = {"type": "Ready", "status": "True"}
     pod: dict[str, Any] = admin.request(
@@ -407,6 +414,44 @@ async def test_two_budgets_of_one_pod_forbid_every_eviction(gateway: KubeGateway
     with pytest.raises(Unavailable, match="more than one PodDisruptionBudget") as caught:
         await gateway.evict_pod("default", name_of(pod), uid=uid_of(pod))
     assert caught.value.status == 500
+
+
+async def test_pods_leave_a_node_by_eviction_or_by_force_and_events_tell(
+    gateway: KubeGateway, admin: ApiClient, node: str
+) -> None:
+    guarded, free, metrics = create_pod(admin, node), create_pod(admin, node, app="free"), Registry()
+    budget = create_budget(admin)
+    loads = Loads(gateway, now=lambda: datetime.now(UTC))
+    seen = parse_node(admin.request("GET", f"{NODES}/{node}"))
+
+    async def reasons() -> set[tuple[str, str]]:
+        events = (await asyncio.to_thread(admin.request, "GET", f"{DEFAULT}/events"))["items"]
+        return {(event["reason"], event["involvedObject"]["uid"]) for event in events}
+
+    async with EventRecorder(gateway, clock=lambda: datetime.now(UTC), instance="pod-0") as recorder:
+        evictions = Evictions(
+            gateway,
+            recorder=recorder,
+            rng=random.Random(1),  # noqa: S311 -- for jitter
+            metrics=metrics,
+            node_metrics=NodeMetrics(metrics, nodes=tuple, now=lambda: datetime.now(UTC)),
+        )
+        running = asyncio.create_task(evictions.run())
+        load = (await loads.read([seen]))[node]
+        evictions.want(seen, [Eviction(pod=pod) for pod in load.pods], reason="Expired")
+        expected = {("FailedDraining", seen.uid), ("Evicted", uid_of(free))}
+        await eventually(reasons, until=expected.issubset)
+        assert budget in evictions.blocked(node)[uid_of(guarded)]
+        load = (await loads.read([seen]))[node]
+        assert {pod.uid: pod.deleted is not None for pod in load.pods} == {uid_of(guarded): False, uid_of(free): True}
+        left = [Eviction(pod=pod, grace_seconds=3) for pod in load.pods if pod.uid == uid_of(guarded)]
+        evictions.want(seen, left, reason="Expired")
+        await eventually(reasons, until=lambda told: ("Disrupted", uid_of(guarded)) in told)
+        running.cancel()
+    metadata = admin.request("GET", f"{PODS}/{name_of(guarded)}")["metadata"]
+    assert metadata["deletionGracePeriodSeconds"] in (2, 3)
+    assert ("Evicted", uid_of(guarded)) not in await reasons()
+    assert 'karpenter_pods_drained_total{reason="Expired"} 1' in metrics.expose()
 
 
 async def test_attachments_and_the_volume_of_a_claim_are_read(
