@@ -10,6 +10,7 @@ from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
 from provisioner.azure.prices import Prices
 from provisioner.azure.skus import SkuCatalogue
+from provisioner.azure.upgrades import NodeImages
 from provisioner.azure.usages import Usages
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
@@ -25,6 +26,7 @@ from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.replacements import Replacements
 from provisioner.nodeclaim.view import Timeouts
 from provisioner.placement.memory import OfferMemory
 from provisioner.settings import Settings
@@ -87,6 +89,13 @@ class Assembly:
             interval=settings.quota_interval,
             metrics=metrics,
         )
+        self.images = NodeImages(
+            session,
+            pools=lambda: self.controller.pools_in_use(),
+            on_news=lambda: self.controller.look_at_all(),
+            clock=monotonic,
+            interval=settings.node_image_check,
+        )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
         actuator = Actuator(
             kube=kube,
@@ -120,6 +129,8 @@ class Assembly:
             timeouts=Timeouts(
                 launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
             ),
+            images=self.images,
+            replacements=Replacements(now=now()) if settings.replace_drifted else None,
         )
         self.collector = Collector(
             kube=kube,
@@ -134,6 +145,7 @@ class Assembly:
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
+            on_cluster=self.region.note,
         )
 
     @property
@@ -147,7 +159,8 @@ class Assembly:
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
-        return self.region.run(), self.quotas.run(), self.inventory.run()
+        images = (self.images.run(),) if self.images.is_on else ()
+        return self.region.run(), self.quotas.run(), self.inventory.run(), *images
 
     def unready(self) -> Iterable[str]:
         """Return why the controller cannot do its work yet."""
