@@ -22,7 +22,7 @@ REASONS: Final = frozenset({CLASS_DRIFT, VERSION_DRIFT, IMAGE_DRIFT})
 DELETED_AS: Final = "drifted"
 
 # A claim that waits for its turn looks for it; nobody tells it.
-_TURN_AGAIN: Final = timedelta(seconds=15)
+_TURN_AGAIN: Final = timedelta(seconds=5)
 _SOON: Final = timedelta(seconds=1)
 
 # What a check answers: in what the node differs, an empty string where it does not, None where that is not known now.

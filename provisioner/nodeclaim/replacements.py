@@ -7,7 +7,8 @@ from typing import Final
 from provisioner.apis.conditions import READY
 from provisioner.apis.nodeclaim import NodeClaim
 
-# After a claim is gone, and before whoever wrote it has written it anew, all claims that there are are Ready.
+# After a claim is gone, and before whoever wrote it has written it anew, all claims that there are are Ready. Counted
+# from the last look at it of a claim that waits, which comes every few seconds.
 QUIET: Final = timedelta(seconds=15)
 
 

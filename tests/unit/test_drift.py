@@ -348,7 +348,7 @@ def test_claim_that_must_not_be_disrupted_is_told_of_and_kept(
 def test_claim_waits_for_its_turn_and_for_azure(changes: dict[str, Any]) -> None:
     before = running(said("NodeClassDrift"))
     step = replaced(before, CLASS, **changes)
-    assert (step.delete_claim, step.again_after) == ("", timedelta(seconds=15))
+    assert (step.delete_claim, step.again_after) == ("", timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("reason", DRIFTS)
