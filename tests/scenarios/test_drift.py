@@ -1,8 +1,6 @@
 """A node that is behind its class, the cluster's Kubernetes or the newest image says so, and works on as before."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
@@ -27,12 +25,37 @@ HASH = "kaito.sh/kaitonodeclass-hash"
 CRD = "kaitonodeclasses.kaito.sh"
 
 
+async def add_field(_: FakeAks, kube: Kube) -> None:
+    """Let the CRD of the class have a field that this controller has never heard of.
+
+    Before the controller starts: a watch that began under the old definition goes on for a while without the field.
+    """
+    crd = await kube.get(CRDS, CRD)
+    assert crd is not None
+    for version in crd["spec"]["versions"]:
+        fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        fields["imagePool"] = {"type": "string"}
+    await kube.patch(CRDS, CRD, {"spec": {"versions": crd["spec"]["versions"]}})
+    await write_class(kube, "probe", imagePool="any")
+    await kube.delete(NODE_CLASSES, "probe")
+
+
+async def remove_field(kube: Kube) -> None:
+    crd = await kube.get(CRDS, CRD)
+    assert crd is not None
+    for version in crd["spec"]["versions"]:
+        del version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["imagePool"]
+    await kube.patch(CRDS, CRD, {"spec": {"versions": crd["spec"]["versions"]}})
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     log = tmp_path_factory.mktemp("drift") / "controller.log"
-    async with running(control_plane, log=log, settings={"NODE_IMAGE_CHECK_SECONDS": "1"}) as cluster:
+    settings = {"NODE_IMAGE_CHECK_SECONDS": "1"}
+    async with running(control_plane, log=log, prepare=add_field, settings=settings) as cluster:
         await cluster.controller.wait_started()
         yield cluster
+        await remove_field(cluster.kube)
 
 
 @pytest.fixture
@@ -82,32 +105,26 @@ async def collector_reads_cluster(aks: FakeAks) -> None:
     await wait_pool(aks, "orphan", None)
 
 
-@asynccontextmanager
-async def class_with_more_fields(kube: Kube) -> AsyncIterator[None]:
-    """Let the CRD of the class have a field that this controller has never heard of."""
-    before = await kube.get(CRDS, CRD)
-    assert before is not None
-    versions = deepcopy(before["spec"]["versions"])
-    for version in versions:
-        fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-        fields["imagePool"] = {"type": "string"}
-    await kube.patch(CRDS, CRD, {"spec": {"versions": versions}})
-    try:
-        yield
-    finally:
-        await kube.patch(CRDS, CRD, {"spec": {"versions": before["spec"]["versions"]}})
-
-
-async def write_class(kube: Kube, name: str, **spec: str) -> None:
+async def write_class(kube: Kube, name: str, **spec: str) -> Object:
     """Write a class until all of its fields are taken, for an API server learns of a new one in its own time."""
     body = {"apiVersion": "kaito.sh/v1alpha1", "kind": "KaitoNodeClass", "metadata": {"name": name}, "spec": spec}
     if await kube.get(NODE_CLASSES, name) is None:
         await kube.create(NODE_CLASSES, body)
 
-    async def write() -> Any:
-        return (await kube.patch(NODE_CLASSES, name, {"spec": spec})).get("spec")
+    async def write() -> Object:
+        return await kube.patch(NODE_CLASSES, name, {"spec": spec})
 
-    await eventually(write, until=lambda seen: seen == spec, what=f"class {name} with {spec}")
+    return await eventually(write, until=lambda seen: seen.get("spec") == spec, what=f"class {name} with {spec}")
+
+
+async def change_class(kube: Kube, name: str, **spec: str) -> None:
+    """Write a class, and wait until the controller has seen it so."""
+    generation = (await write_class(kube, name, **spec))["metadata"]["generation"]
+
+    async def observed() -> int:
+        return int(condition(await kube.get(NODE_CLASSES, name) or {}, "Ready").get("observedGeneration", 0))
+
+    await eventually(observed, until=lambda seen: seen == generation, what=f"class {name} is Ready")
 
 
 async def test_newer_image_is_told_of_for_as_long_as_there_is_one_and_asked_of_one_pool(
@@ -169,25 +186,24 @@ async def test_upgrade_of_the_control_plane_is_told_of_and_not_while_it_goes_on(
 
 
 async def test_change_of_the_class_is_told_of_but_not_of_what_only_chooses_sizes(aks: FakeAks, kube: Kube) -> None:
-    async with class_with_more_fields(kube):
-        await write_class(kube, "gold", imagePool="first")
-        before = (await ready(kube, "wsclass", node_class="gold"))["metadata"]["annotations"]
-        await ready(kube, "wsother")
-        assert before[f"{HASH}-version"] == "v1"
+    await change_class(kube, "gold", imagePool="first")
+    before = (await ready(kube, "wsclass", node_class="gold"))["metadata"]["annotations"]
+    await ready(kube, "wsother")
+    assert before[f"{HASH}-version"] == "v1"
 
-        await write_class(kube, "gold", imagePool="first", sizePreference="Listed")
-        await write_class(kube, "gold", imagePool="second", sizePreference="Listed")
-        claim = await kube.wait_claim("wsclass", drifts("NodeClassDrift", before[HASH], "gold"))
-        assert claim["metadata"]["annotations"][HASH] == before[HASH]
-        later = await ready(kube, "wsnewer", node_class="gold")
-        assert later["metadata"]["annotations"][HASH] != before[HASH]
+    await change_class(kube, "gold", imagePool="first", sizePreference="Listed")
+    await change_class(kube, "gold", imagePool="second", sizePreference="Listed")
+    claim = await kube.wait_claim("wsclass", drifts("NodeClassDrift", before[HASH], "gold"))
+    assert claim["metadata"]["annotations"][HASH] == before[HASH]
+    later = await ready(kube, "wsnewer", node_class="gold")
+    assert later["metadata"]["annotations"][HASH] != before[HASH]
 
-        await write_class(kube, "gold", imagePool="first", sizePreference="Listed")
-        await kube.wait_claim("wsclass", is_as_new)
-        await kube.wait_claim("wsnewer", drifts("NodeClassDrift"))
-        await wait_events(kube, "wsclass", "NodeClassDrift")
+    await change_class(kube, "gold", imagePool="first", sizePreference="Listed")
+    await kube.wait_claim("wsclass", is_as_new)
+    await kube.wait_claim("wsnewer", drifts("NodeClassDrift"))
+    await wait_events(kube, "wsclass", "NodeClassDrift")
 
-        # Without its class there is nothing to compare with.
-        await kube.delete(NODE_CLASSES, "gold")
-        await kube.wait_claim("wsnewer", is_as_new)
-        await wait_events(kube, "wsother")
+    # Without its class there is nothing to compare with.
+    await kube.delete(NODE_CLASSES, "gold")
+    await kube.wait_claim("wsnewer", is_as_new)
+    await wait_events(kube, "wsother")
