@@ -161,6 +161,18 @@ class Settings(ControllerSettings):
         ge=0.0,
         le=86400.0,
     )
+    node_image_check: float = setting(
+        86400.0,
+        "NODE_IMAGE_CHECK_SECONDS",
+        help="how long what Azure says about the newest node image of a kind is good for, in seconds; 0: never asked",
+        ge=0.0,
+        le=2592000.0,
+    )
+    replace_drifted: bool = setting(
+        False,
+        "REPLACE_DRIFTED",
+        help="delete claims whose node has drifted, one at a time, for their author to write them anew",
+    )
     pricing_endpoint: str = setting(
         "",
         "PRICING_ENDPOINT",
@@ -231,7 +243,7 @@ def source_of(info: FieldInfo) -> Source:
     """Return where the field's value comes from and what it is for."""
     extra = info.json_schema_extra
     if not isinstance(extra, dict):
-        raise TypeError("every setting is declared by _setting()")
+        raise TypeError("every setting is declared by setting()")
     env = extra["env"]
     return Source(env=tuple(str(name) for name in env) if isinstance(env, list) else (), help=str(extra["help"]))
 

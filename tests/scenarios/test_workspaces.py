@@ -8,8 +8,10 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.interface import ControlPlane
 from fakes.controller import ControllerProcess
+from tests.conftest import SCALE
 from tests.kube import eventually
 from tests.scenarios.running import Running, running
 
@@ -22,7 +24,9 @@ WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     folder = tmp_path_factory.mktemp("workspaces")
-    async with running(control_plane, log=folder / "claims.log") as started:
+    # What the published examples name was retired since.
+    azure = AzureSettings(scale=SCALE, sell_retired_sizes=True)
+    async with running(control_plane, log=folder / "claims.log", azure=azure) as started:
         environment = {"KUBECONFIG": str(control_plane.kubeconfig), "HF_ENDPOINT": "none", "LOG_LEVEL": "debug"}
         async with ControllerProcess(environment, log=folder / "workspaces.log", command="workspace") as workspaces:
             yield started
