@@ -132,6 +132,13 @@ class Settings(BaseModel):
         ge=0.0,
         le=86400.0,
     )
+    gpu_timeout: float = _setting(
+        600.0,
+        "GPU_TIMEOUT_SECONDS",
+        help="how long a Ready node may lack GPUs until the claim names what is wrong with them; 0: ever",
+        ge=0.0,
+        le=86400.0,
+    )
     pricing_endpoint: str = _setting(
         "",
         "PRICING_ENDPOINT",

@@ -59,6 +59,9 @@ MIRROR_POD_ANNOTATION: Final = "kubernetes.io/config.mirror"
 # AKS
 AKS_AGENT_POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
 AKS_NODE_IMAGE_VERSION_LABEL: Final = "kubernetes.azure.com/node-image-version"
+# AKS puts it on nodes with NVIDIA's GPUs, with the value `nvidia`; KAITO adds it where it is missing.
+ACCELERATOR_LABEL: Final = "accelerator"
+ACCELERATOR_NVIDIA: Final = "nvidia"
 SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
 
 # Ours. What a restart needs to find a claim's agent pool again, written before the pool is asked for.

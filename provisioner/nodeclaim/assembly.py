@@ -118,7 +118,9 @@ class Assembly:
             metrics=metrics,
             wait_for_gpus=settings.wait_for_gpus,
             timeouts=Timeouts(
-                launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
+                launch=_limit(settings.launch_timeout),
+                registration=_limit(settings.registration_timeout),
+                gpus=_limit(settings.gpu_timeout),
             ),
         )
         self.collector = Collector(

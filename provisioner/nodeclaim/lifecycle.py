@@ -5,11 +5,20 @@ from typing import Any, Final
 from provisioner.apis import names
 from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED, READY, Condition
 from provisioner.apis.failure import FailureClass
-from provisioner.nodeclaim import expiration, initialization, launch, liveness, registration, termination
+from provisioner.nodeclaim import (
+    expiration,
+    initialization,
+    launch,
+    liveness,
+    registration,
+    termination,
+)
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import DeletePool, Draft, Notice, Step, View
 
-_FAILURES: Final = frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS
+_FAILURES: Final = (
+    frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS | initialization.GPU_REASONS
+)
 # Reasons whose every occurrence is worth an Event; the other stages can be read from the conditions.
 _TOLD: Final = {(LAUNCHED, launch.CREATING), (READY, READY)}
 

@@ -57,10 +57,11 @@ class Setback:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long a claim may wait for its node class, and for its Node; None: without end."""
+    """How long a claim may wait for its node class, for its Node and for its GPUs; None: without end."""
 
     launch: timedelta | None = None
     registration: timedelta | None = None
+    gpus: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

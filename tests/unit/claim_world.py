@@ -41,6 +41,7 @@ from tests.unit.builders import (
     Listed,
     failure,
     kaito_claim,
+    node_condition,
     placement_of,
     pool_of_put,
     provider_id,
@@ -51,7 +52,11 @@ from tests.unit.builders import (
 NO_ROOM = ProvisioningError(code="AllocationFailed", message="Allocation failed. There is not enough capacity.")
 NO_CLASS = ClassProblem(reason=NOT_FOUND, message="There is no KaitoNodeClass gold.")
 RETRY = timedelta(minutes=2)
-TIMEOUTS = Timeouts(launch=timedelta(minutes=5), registration=timedelta(minutes=15))
+TIMEOUTS = Timeouts(
+    launch=timedelta(minutes=5),
+    registration=timedelta(minutes=15),
+    gpus=timedelta(minutes=10),
+)
 _MAX_LOOKS = 12
 
 
@@ -104,9 +109,10 @@ class World:
 
     def view(self) -> View:
         doubtful = {self.claim.name, pool_name(self.claim.name, alternative=True), self.claim.agent_pool}
+        nodes = [parse_node(raw) for raw in self.nodes.values()]
         return view(
             self.claim,
-            *map(parse_node, self.nodes.values()),
+            *nodes,
             pools=Listed(dict(self.pools)) if self.is_listed else Listed(unknown=doubtful),
             placement=placement_of(self.claim, memory=self.memory, now=self.now),
             now=self.now,
@@ -283,7 +289,7 @@ class World:
             del self.pools[name]
             for raw in self.nodes.values():
                 if parse_node(raw).agent_pool == name:
-                    raw["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+                    raw["status"]["conditions"] = [node_condition("Ready", "Unknown", since=self.now)]
 
     def azure_fails(self, error: ProvisioningError) -> None:
         """End every creation badly."""
@@ -294,15 +300,18 @@ class World:
     def node_joins(self, **changes: Any) -> None:
         """Have a Node of each pool register, unless the pool goes."""
         for name, pool in self.pools.items():
-            raw = raw_node(name, created=self.now, **changes)
+            raw = raw_node(name, created=self.now, since=self.now, **changes)
             if not pool.is_deleting and raw["metadata"]["name"] not in self.nodes:
                 raw["metadata"]["labels"] |= pool.node_labels
                 self.nodes[raw["metadata"]["name"]] = raw
 
     def kubelet_reports(self, **changes: Any) -> None:
         """Change what every Node with a VM says of itself: `ready`, `taints`, `gpus`."""
-        new = raw_node(**changes)
         for name, old in self.nodes.items():
+            was = parse_node(old).condition("Ready")
+            assert was is not None
+            is_same = was.status == changes.get("ready", "True")
+            new = raw_node(since=(is_same and was.since) or self.now, **changes)
             if parse_node(old).agent_pool in self.pools:
                 self.nodes[name] = merge(old, {"status": new["status"], "spec": {"taints": new["spec"]["taints"]}})
 
