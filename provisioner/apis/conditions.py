@@ -19,6 +19,7 @@ LAUNCHED: Final = "Launched"
 REGISTERED: Final = "Registered"
 INITIALIZED: Final = "Initialized"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
+CONSISTENT_STATE_FOUND: Final = "ConsistentStateFound"
 DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)
 
 AWAITING_REASON: Final = "AwaitingReconciliation"

@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 from provisioner.apis import names
-from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED, READY, Condition
+from provisioner.apis.conditions import AWAITING_REASON, CONSISTENT_STATE_FOUND, LAUNCHED, READY, Condition
 from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim import (
+    consistency,
     expiration,
     initialization,
     launch,
@@ -37,6 +38,7 @@ def reconcile(view: View) -> Step:
         registration.register(view, draft)
         initialization.initialize(view, draft)
         liveness.check(view, draft)
+        consistency.check(view, draft)
     return _finish(view, draft)
 
 
@@ -99,6 +101,9 @@ def _notices(view: View, draft: Draft, changed: list[Condition]) -> list[Notice]
     for condition in changed:
         old = _of(view.claim.conditions, condition.type)
         if condition.type == READY and condition.status != "True":
+            continue
+        if condition.type == CONSISTENT_STATE_FOUND:
+            # Its own Event has the numbers, which the condition does not.
             continue
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
             continue

@@ -74,7 +74,14 @@ def test_claim_of_kaito_becomes_a_node_and_goes_again() -> None:
 
     world.kubelet_reports()
     world.settle()
-    assert world.take() == (["node", "status"], [("Initialized", "True", "Initialized"), ("Ready", "True", "Ready")])
+    assert world.take() == (
+        ["node", "status"],
+        [
+            ("Initialized", "True", "Initialized"),
+            ("ConsistentStateFound", "True", "ConsistentStateFound"),
+            ("Ready", "True", "Ready"),
+        ],
+    )
 
     world.azure_finishes()
     world.settle()
