@@ -60,6 +60,11 @@ class Node:
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
     @property
+    def key(self) -> str:
+        """Return the name: Nodes have no namespace."""
+        return self.name
+
+    @property
     def is_ready(self) -> bool:
         """Tell whether the kubelet reports the node as Ready."""
         ready = self.condition(READY)
