@@ -53,6 +53,7 @@ ENABLE_LOAD_BALANCER_ANNOTATION: Final = "kaito.sh/enablelb"
 BYPASS_CHECKS_ANNOTATION: Final = "kaito.sh/bypass-resource-checks"
 # The label that KAITO and AKS's own tools put on Nodes with NVIDIA GPUs.
 ACCELERATOR_LABEL: Final = "accelerator"
+ACCELERATOR_NVIDIA: Final = "nvidia"
 
 # Node labels that Azure/gpu-provisioner puts on its agent pools; they are how its pools are told from a user's.
 MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"
@@ -71,9 +72,6 @@ MIRROR_POD_ANNOTATION: Final = "kubernetes.io/config.mirror"
 # AKS
 AKS_AGENT_POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
 AKS_NODE_IMAGE_VERSION_LABEL: Final = "kubernetes.azure.com/node-image-version"
-# AKS puts it on nodes with NVIDIA's GPUs, with the value `nvidia`; KAITO adds it where it is missing.
-ACCELERATOR_LABEL: Final = "accelerator"
-ACCELERATOR_NVIDIA: Final = "nvidia"
 SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
 
 # Ours. What a restart needs to find a claim's agent pool again, written before the pool is asked for.

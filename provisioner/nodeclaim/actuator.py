@@ -89,6 +89,10 @@ def reference(claim: NodeClaim) -> ObjectRef:
     return ObjectRef(kind=names.NODECLAIM_KIND, name=claim.name, uid=claim.uid, api_version=names.NODECLAIM_API_VERSION)
 
 
+def _node_reference(node: Node) -> ObjectRef:
+    return ObjectRef(kind="Node", name=node.name, uid=node.uid, api_version="v1")
+
+
 class Actuator:
     """Carries out Steps and keeps what was learned by it: setbacks, instance IDs and waits, by the claim's UID."""
 
@@ -263,7 +267,7 @@ class Actuator:
     def _tell(self, view: View, step: Step) -> None:
         for notice in step.notices:
             self._recorder.record(
-                reference(view.claim),
+                reference(view.claim) if notice.node is None else _node_reference(notice.node),
                 type="Warning" if notice.is_warning else "Normal",
                 reason=notice.reason,
                 message=notice.message,

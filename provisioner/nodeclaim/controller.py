@@ -24,6 +24,7 @@ from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Ask, Asks
+from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.holds import holds
 from provisioner.nodeclaim.lifecycle import reconcile
@@ -31,7 +32,8 @@ from provisioner.nodeclaim.nodeclass import preference, problem, ready_status
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
-from provisioner.nodeclaim.view import CreatePool, Timeouts, View
+from provisioner.nodeclaim.repair import fleet_of, is_due
+from provisioner.nodeclaim.view import CreatePool, Fleet, Timeouts, View
 from provisioner.placement.market import Market, Placement, Refusal
 from provisioner.placement.memory import OfferMemory
 from provisioner.placement.place import place
@@ -59,9 +61,11 @@ class Controller:
         memory: OfferMemory,
         asks: Asks,
         delays: SizeDelays,
+        cluster_state: ClusterState,
         now: Callable[[], datetime],
         metrics: Registry,
         wait_for_gpus: bool,
+        repair_missing_gpus: bool,
         timeouts: Timeouts,
     ) -> None:
         self._kube = kube
@@ -75,7 +79,9 @@ class Controller:
         self._asks = asks
         self._delays = delays
         self._now = now
+        self._cluster_state = cluster_state
         self._wait_for_gpus = wait_for_gpus
+        self._repair_missing_gpus = repair_missing_gpus
         self._timeouts = timeouts
         self._node_classes = NodeClasses()
         self._seconds = metrics.histogram(
@@ -275,7 +281,16 @@ class Controller:
             size_delay=self._delays.of(best.size.name, now=now) if best is not None else None,
             timeouts=self._timeouts,
             waiting=self._actuator.waiting(claim.uid),
+            repair_missing_gpus=self._repair_missing_gpus,
+            fleet=self._fleet(claim, nodes.values(), now=now),
+            is_cluster_settled=self._cluster_state.is_settled,
         )
+
+    def _fleet(self, claim: NodeClaim, nodes: Collection[Node], *, now: datetime) -> Fleet | None:
+        # Counting is for the few Nodes that are to be replaced, not for each that starts NotReady.
+        if not is_due(claim, nodes, timeouts=self._timeouts, now=now, missing_gpus=self._repair_missing_gpus):
+            return None
+        return fleet_of(claim, nodes=self._store.nodes, claims=self._store.claims)
 
     def _place(self, claim: NodeClaim, *, now: datetime) -> Placement:
         if claim.spec is None:
@@ -328,7 +343,7 @@ class Controller:
             if isinstance(step.azure, CreatePool):
                 for waiting in self._asks.end(claim.uid):
                     self.enqueue(waiting)
-        if again:
+        if again or (step.wants_cluster and await self._cluster_state.refresh()):
             self._queue.add(key)
 
     async def _handle_node_class(self, name: str) -> None:

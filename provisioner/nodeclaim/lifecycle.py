@@ -12,6 +12,7 @@ from provisioner.nodeclaim import (
     launch,
     liveness,
     registration,
+    repair,
     termination,
 )
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
@@ -39,6 +40,7 @@ def reconcile(view: View) -> Step:
         initialization.initialize(view, draft)
         liveness.check(view, draft)
         consistency.check(view, draft)
+        repair.repair(view, draft)
     return _finish(view, draft)
 
 
@@ -68,6 +70,7 @@ def _finish(view: View, draft: Draft) -> Step:
         waiting=draft.waiting,
         wants_quota=draft.wants_quota,
         waits_for_another=draft.waits_for_another,
+        wants_cluster=draft.wants_cluster,
         settled=draft.settled,
         notices=(*draft.notices, *_notices(view, draft, changed)),
         again_after=draft.again_after,

@@ -57,11 +57,23 @@ class Setback:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long a claim may wait for its node class, for its Node and for its GPUs; None: without end."""
+    """How long a claim may wait for its node class, for its Node and for its GPUs, and how long its Node may be unwell.
+
+    None: without end.
+    """
 
     launch: timedelta | None = None
     registration: timedelta | None = None
     gpus: timedelta | None = None
+    unhealthy: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The Nodes that a claim's own is one of: how many there are, and how many of them are not well."""
+
+    total: int
+    unhealthy: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +118,8 @@ class View:
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
     used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
-    `loads` are by Node's name, and only of Nodes that were asked about.
+    `loads` are by Node's name, and only of Nodes that were asked about. `fleet` is counted where the claim's Node may
+    be due for repair, else None; `is_cluster_settled` is None where nobody has asked Azure lately.
     """
 
     claim: NodeClaim
@@ -129,6 +142,9 @@ class View:
     timeouts: Timeouts = Timeouts()
     waiting: Waiting | None = None
     loads: Mapping[str, NodeLoad] = field(default_factory=dict)
+    repair_missing_gpus: bool = False
+    fleet: Fleet | None = None
+    is_cluster_settled: bool | None = None
 
     @property
     def pool_name(self) -> str:
@@ -220,11 +236,12 @@ class Unavailable:
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """A Kubernetes Event about the claim."""
+    """A Kubernetes Event about the claim, or about its Node where one is given."""
 
     reason: str
     message: str
     is_warning: bool = False
+    node: Node | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +250,8 @@ class Step:
 
     The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
     is labelled before the claim says so, the finalizer goes last. `delete_claim` is why the claim itself is to be
-    deleted, as metrics name it. `unavailable`, `waiting` and the two wishes are for the controller's memory, and touch
-    neither Azure nor Kubernetes.
+    deleted, as metrics name it. `unavailable`, `waiting` and the wishes are for the controller's memory, and touch
+    neither Azure nor Kubernetes; `wants_cluster` has it read whether the cluster runs.
     """
 
     metadata: Mapping[str, Any] | None = None
@@ -249,6 +266,7 @@ class Step:
     waiting: Waiting | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
+    wants_cluster: bool = False
     settled: bool = False
     notices: tuple[Notice, ...] = ()
     again_after: timedelta | None = None
@@ -277,6 +295,7 @@ class Draft:
     waiting: Waiting | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
+    wants_cluster: bool = False
     is_brief: bool = False
     settled: bool = False
     notices: list[Notice] = field(default_factory=list)

@@ -21,6 +21,7 @@ from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
 from provisioner.nodeclaim.lifecycle import reconcile
 from provisioner.nodeclaim.nodeclass import NOT_FOUND, ClassProblem
 from provisioner.nodeclaim.policy import concerns_offer
+from provisioner.nodeclaim.repair import fleet_of, is_due
 from provisioner.nodeclaim.view import (
     CreatePool,
     DeletePool,
@@ -56,6 +57,7 @@ TIMEOUTS = Timeouts(
     launch=timedelta(minutes=5),
     registration=timedelta(minutes=15),
     gpus=timedelta(minutes=10),
+    unhealthy=timedelta(minutes=10),
 )
 _MAX_LOOKS = 12
 
@@ -94,6 +96,7 @@ class World:
         self.is_listed = True
         self.class_problem: ClassProblem | None = None
         self.has_machines = True
+        self.repair_missing_gpus = False
         self.crash_in: int | None = None
         self.writes: list[str] = []
         self.told: list[tuple[str, str, str]] = []
@@ -110,6 +113,7 @@ class World:
     def view(self) -> View:
         doubtful = {self.claim.name, pool_name(self.claim.name, alternative=True), self.claim.agent_pool}
         nodes = [parse_node(raw) for raw in self.nodes.values()]
+        is_unwell = is_due(self.claim, nodes, timeouts=TIMEOUTS, now=self.now, missing_gpus=self.repair_missing_gpus)
         return view(
             self.claim,
             *nodes,
@@ -121,6 +125,9 @@ class World:
             class_problem=self.class_problem,
             timeouts=TIMEOUTS,
             waiting=self.waiting,
+            repair_missing_gpus=self.repair_missing_gpus,
+            fleet=fleet_of(self.claim, nodes=nodes, claims=[self.claim]) if is_unwell else None,
+            is_cluster_settled=True,
         )
 
     def look(self) -> Step:
