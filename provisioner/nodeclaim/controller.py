@@ -288,7 +288,9 @@ class Controller:
 
     def _fleet(self, claim: NodeClaim, nodes: Collection[Node], *, now: datetime) -> Fleet | None:
         # Counting is for the few Nodes that are to be replaced, not for each that starts NotReady.
-        if not is_due(claim, nodes, timeouts=self._timeouts, now=now, missing_gpus=self._repair_missing_gpus):
+        if not self._cluster_state.is_settled or not is_due(
+            claim, nodes, timeouts=self._timeouts, now=now, missing_gpus=self._repair_missing_gpus
+        ):
             return None
         return fleet_of(claim, nodes=self._store.nodes, claims=self._store.claims)
 

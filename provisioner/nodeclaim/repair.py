@@ -158,12 +158,12 @@ def _wait_for_azure(view: View, draft: Draft) -> None:
 
 
 def _may_act(view: View, draft: Draft, node: Node) -> bool:
+    if view.is_cluster_settled is False:
+        _wait_for_azure(view, draft)
+        return False
     if view.is_cluster_settled is None or view.fleet is None:
         draft.wants_cluster = True
         draft.look_again(_AZURE_AGAIN)
-        return False
-    if not view.is_cluster_settled:
-        _wait_for_azure(view, draft)
         return False
     allowed = -(-view.fleet.total * _BREAKER_PERCENT // 100)
     if view.fleet.unhealthy <= allowed:

@@ -119,7 +119,7 @@ class View:
     the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
     used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
     `loads` are by Node's name, and only of Nodes that were asked about. `fleet` is counted where the claim's Node may
-    be due for repair, else None; `is_cluster_settled` is None where nobody has asked Azure lately.
+    be due for repair in a cluster that is settled, else None; `is_cluster_settled` is None where nobody asked lately.
     """
 
     claim: NodeClaim
