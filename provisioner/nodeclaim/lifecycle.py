@@ -65,6 +65,7 @@ def _finish(view: View, draft: Draft) -> Step:
         deleted_nodes=draft.deleted_nodes,
         release=draft.release,
         delete_claim=draft.delete_claim,
+        ailment=draft.ailment,
         setback=draft.setback,
         unavailable=draft.unavailable,
         waiting=draft.waiting,

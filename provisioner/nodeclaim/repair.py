@@ -13,7 +13,7 @@ from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.times import format_time, parse_time
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.initialization import GPU_REASONS
-from provisioner.nodeclaim.view import Draft, Fleet, Notice, Timeouts, View, Waiting
+from provisioner.nodeclaim.view import Ailment, Draft, Fleet, Notice, Timeouts, View, Waiting
 
 # As Karpenter's metrics name it.
 UNHEALTHY: Final = "unhealthy"
@@ -34,8 +34,9 @@ _AZURE: Final = "Azure"
 
 @dataclass(frozen=True, kw_only=True)
 class _Fault:
-    """Why a Node is to be replaced, and from when on."""
+    """Why a Node is to be replaced, and from when on. `name` is of its condition, or the reason why it lacks GPUs."""
 
+    name: str
     due: datetime
     text: str
 
@@ -89,7 +90,7 @@ def repair(view: View, draft: Draft) -> None:
     if first.due > view.now:
         draft.look_again(first.due - view.now)
     elif _may_act(view, draft, node):
-        _replace(view, draft, node, why=first.text)
+        _replace(view, draft, node, fault=first)
 
 
 def _is_sick(condition: NodeCondition) -> bool:
@@ -107,7 +108,7 @@ def _faults(node: Node, *, timeouts: Timeouts, earliest: datetime | None = None)
             continue
         since = max(condition.since or node.created, earliest or node.created)
         text = f"{condition.type} is {condition.status} since {format_time(condition.since or since)}"
-        yield _Fault(due=since + toleration, text=text)
+        yield _Fault(name=condition.type, due=since + toleration, text=text)
 
 
 def _has_told_of_gpus(claim: NodeClaim) -> bool:
@@ -128,7 +129,7 @@ def _is_without_gpus(view: View, draft: Draft) -> bool:
 def _missing_gpus(view: View, *, earliest: datetime | None) -> _Fault:
     told = next(c for c in view.claim.conditions if c.type == INITIALIZED)
     due = view.now if earliest is None else earliest + (view.timeouts.gpus or timedelta(0))
-    return _Fault(due=due, text=f"{told.reason}: {told.message}")
+    return _Fault(name=told.reason, due=due, text=f"{told.reason}: {told.message}")
 
 
 def _is_with_azure(view: View, draft: Draft) -> bool:
@@ -185,15 +186,16 @@ def _of_fleet(view: View) -> str:
     return "of the cluster" if pool is None else f"with {names.NODEPOOL_LABEL}={pool}"
 
 
-def _replace(view: View, draft: Draft, node: Node, *, why: str) -> None:
+def _replace(view: View, draft: Draft, node: Node, *, fault: _Fault) -> None:
     end = parse_time(view.claim.annotations.get(names.TERMINATION_TIMESTAMP_ANNOTATION))
     if end is None or end > view.now:
         draft.annotations[names.TERMINATION_TIMESTAMP_ANNOTATION] = format_time(view.now)
     draft.delete_claim = UNHEALTHY
+    draft.ailment = Ailment(condition=fault.name, image_id=node.labels.get(names.AKS_NODE_IMAGE_VERSION_LABEL, ""))
     draft.notices.append(
         Notice(
             reason="NodeUnhealthy",
-            message=f"Deleting the claim with its VM, as Node {node.name} is not well: {why}",
+            message=f"Deleting the claim with its VM, as Node {node.name} is not well: {fault.text}",
             is_warning=True,
         )
     )

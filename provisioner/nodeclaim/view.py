@@ -245,13 +245,22 @@ class Notice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ailment:
+    """What a claim is deleted for where its Node is not well: its condition, or the reason why it lacks GPUs."""
+
+    condition: str
+    image_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """What is to be done now, carried out in the order of the fields; the first that fails ends it.
 
     The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
     is labelled before the claim says so, the finalizer goes last. `delete_claim` is why the claim itself is to be
-    deleted, as metrics name it. `unavailable`, `waiting` and the wishes are for the controller's memory, and touch
-    neither Azure nor Kubernetes; `wants_cluster` has it read whether the cluster runs.
+    deleted, as metrics name it, with its Node's `ailment` if that is why. `unavailable`, `waiting` and the wishes are
+    for the controller's memory, and touch neither Azure nor Kubernetes; `wants_cluster` has it read whether the
+    cluster runs.
     """
 
     metadata: Mapping[str, Any] | None = None
@@ -261,6 +270,7 @@ class Step:
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     delete_claim: str = ""
+    ailment: Ailment | None = None
     setback: Failure | None = None
     unavailable: Unavailable | None = None
     waiting: Waiting | None = None
@@ -290,6 +300,7 @@ class Draft:
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     delete_claim: str = ""
+    ailment: Ailment | None = None
     setback: Failure | None = None
     unavailable: Unavailable | None = None
     waiting: Waiting | None = None

@@ -14,7 +14,7 @@ from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.times import format_time
 from provisioner.nodeclaim.lifecycle import reconcile
 from provisioner.nodeclaim.repair import fleet_of, is_due
-from provisioner.nodeclaim.view import Fleet, Step, Timeouts, Waiting
+from provisioner.nodeclaim.view import Ailment, Fleet, Step, Timeouts, Waiting
 from tests.unit.builders import (
     CREATED,
     NAME,
@@ -184,6 +184,20 @@ def test_earlier_end_of_grace_is_kept(stored: str, is_kept: bool) -> None:
     step = look(running(annotations={TIMESTAMP: stored}), joined(ready="False"))
     expected = None if is_kept else {"annotations": {TIMESTAMP: format_time(SINCE + LIMIT)}}
     assert (step.metadata, step.delete_claim) == (expected, "unhealthy")
+
+
+@pytest.mark.parametrize(
+    ("step", "ailment"),
+    [
+        (look(running(), joined(ready="False")), "Ready"),
+        (look(running(), joined(conditions=[node_condition(NODE_HEALTHY, "False")])), NODE_HEALTHY),
+        (look(running(), joined(ready="False"), minutes=9), ""),
+    ],
+    ids=["kubelet", "AKS", "not yet"],
+)
+def test_metrics_are_told_of_which_condition_and_image(step: Step, ailment: str) -> None:
+    image = "AKSUbuntu-2204gen2containerd-202611.10.0"
+    assert step.ailment == (Ailment(condition=ailment, image_id=image) if ailment else None)
 
 
 def test_event_says_what_was_wrong() -> None:
