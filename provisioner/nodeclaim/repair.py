@@ -163,7 +163,8 @@ def _may_act(view: View, draft: Draft, node: Node) -> bool:
         _wait_for_azure(view, draft)
         return False
     if view.is_cluster_settled is None or view.fleet is None:
-        draft.wants_cluster = True
+        # An answer is followed by a look at once: asked for only where there is none.
+        draft.wants_cluster = view.is_cluster_settled is None
         draft.look_again(_AZURE_AGAIN)
         return False
     allowed = -(-view.fleet.total * _BREAKER_PERCENT // 100)

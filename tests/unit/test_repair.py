@@ -262,6 +262,11 @@ def test_cluster_is_asked_for_only_when_something_hangs_on_it(minutes: int) -> N
     assert (step.delete_claim, step.wants_cluster) == ("", minutes == 10)
 
 
+def test_nothing_is_done_about_a_fleet_that_was_not_counted() -> None:
+    step = look(running(), joined(ready="False"), fleet=None)
+    assert (step.delete_claim, step.wants_cluster, step.again_after) == ("", False, MINUTE)
+
+
 # How many
 
 
