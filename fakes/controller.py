@@ -1,4 +1,4 @@
-"""`provisioner run` or `workspace` as a child process: unmodified production code, told by its environment where the fakes are."""
+"""`provisioner run` or `workspace` as a child process: unmodified code, told by its environment where the fakes are."""
 
 import asyncio
 import os

@@ -59,6 +59,7 @@ NODE_CLASS_NAME_ANNOTATION: Final = "kaito.sh/node-class-name"
 WORKSPACE_UID_ANNOTATION: Final = "gpu-provisioner.kaito.sh/workspace-uid"
 # The label that KAITO and AKS's own tools put on Nodes with NVIDIA GPUs.
 ACCELERATOR_LABEL: Final = "accelerator"
+ACCELERATOR_NVIDIA: Final = "nvidia"
 
 # Node labels that Azure/gpu-provisioner puts on its agent pools; they are how its pools are told from a user's.
 MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"
