@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.apis.workspace import Workspace, parse_workspace
-from provisioner.kube.errors import Conflict, Rejected
+from provisioner.kube.errors import Conflict, Forbidden, Rejected
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Kind, Objects
@@ -48,13 +48,17 @@ def reference(workspace: Workspace) -> ObjectRef:
 
 
 class Actuator:
-    """Carries out Steps. Keeps the digests of the Services that were applied, which nobody watches."""
+    """Carries out Steps.
+
+    Keeps the digests of the Services that were applied, which nobody watches, and what was said against manifests.
+    """
 
     def __init__(self, *, objects: Objects, store: Store, recorder: EventRecorder, metrics: Registry) -> None:
         self._objects = objects
         self._store = store
         self._recorder = recorder
         self._services: dict[str, dict[str, str]] = {}
+        self._rejections: dict[str, str] = {}
         self._writes = metrics.counter(
             "gpu_provisioner_workspace_writes_total",
             text="Objects that were written for Workspaces, by kind and verb.",
@@ -65,6 +69,10 @@ class Actuator:
         """Return the digests of the Workspace's Services by name, as last applied."""
         return self._services.get(workspace.uid, {})
 
+    def rejection(self, workspace: Workspace) -> str:
+        """Return what the API server has said against the Workspace's last manifest."""
+        return self._rejections.get(workspace.uid, "")
+
     def forget_services(self) -> None:
         """Have all Services applied once more: somebody may have changed or deleted them."""
         self._services.clear()
@@ -72,6 +80,7 @@ class Actuator:
     def forget(self, uid: str) -> None:
         """Drop what was kept about a Workspace that is gone."""
         self._services.pop(uid, None)
+        self._rejections.pop(uid, None)
 
     async def carry_out(self, view: View, step: Step) -> bool:
         """Do what the step says. Returns whether the Workspace is worth another look at once. Raises KubeError."""
@@ -86,24 +95,26 @@ class Actuator:
                     resource_version=workspace.resource_version,
                 )
             )
+        if step.status is not None:
+            workspace = await self._write_status(workspace, step.status)
+        for notice in step.notices:
+            self._tell(workspace, notice)
         for patch in step.node_patches:
             node = patch.node
             raw = await self._objects.patch(NODE, "", node.name, patch.patch, resource_version=node.resource_version)
             self._store.nodes.put(raw)
         for body in step.claims:
             await self._create_claim(workspace, body)
+        rejected = self._rejections.pop(workspace.uid, "")
         for manifest in step.manifests:
             await self._apply(workspace, manifest)
         for doomed in step.deletions:
             await self._delete(workspace, doomed)
-        if step.status is not None:
-            workspace = await self._write_status(workspace, step.status)
-        for notice in step.notices:
-            self._tell(workspace, notice)
         if step.release:
             await self._release(workspace)
             return False
-        return step.metadata is not None or step.status is not None
+        was_told = rejected == self._rejections.get(workspace.uid, "")
+        return step.metadata is not None or step.status is not None or not was_told
 
     def _take(self, raw: dict[str, Any]) -> Workspace:
         self._store.workspaces.put(raw)
@@ -125,8 +136,18 @@ class Actuator:
         self._tell(workspace, Notice(reason="NodeClaimCreated", message=f"NodeClaim {name} is created."))
 
     async def _apply(self, workspace: Workspace, manifest: Manifest) -> None:
-        raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
-        name = raw["metadata"]["name"]
+        name = manifest.body["metadata"]["name"]
+        try:
+            raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
+        except (Rejected, Forbidden) as error:
+            # What the author has written into a template or a volume source, or a policy of the cluster. Said in the
+            # status by the next look; tried again as often as any look comes.
+            self._rejections[workspace.uid] = f"{manifest.kind.kind} {name}: {error.told or error}"
+            _log.warning(
+                "manifest refused",
+                extra={"workspace": workspace.key, "kind": manifest.kind.kind, "object": name, "error": str(error)},
+            )
+            return
         if manifest.kind is SERVICE:
             digest = manifest.body["metadata"]["annotations"][ANNOTATION]
             self._services.setdefault(workspace.uid, {})[name] = digest

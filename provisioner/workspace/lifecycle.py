@@ -92,6 +92,9 @@ class _Round:
                 self._conditions, view.workload, view.pods, enough=enough, state=workspace.state
             )
             self._status["endpoint"] = services.endpoint(workspace)
+        if view.rejection:
+            kind = JOB_STARTED if workspace.tuning is not None else INFERENCE_READY
+            status.reject(self._conditions, kind, view.rejection)
         self._status["state"] = state
         is_well = state in ("Ready", "Succeeded")
         return self._finish(

@@ -103,6 +103,12 @@ def tell_tuning(conditions: Conditions, workload: Workload | None, pods: Iterabl
     return "Pending"
 
 
+def reject(conditions: Conditions, kind: str, rejection: str) -> None:
+    """Say that the API server does not take what is to run."""
+    conditions.set(kind, False, reason="WorkloadRejected", message=rejection)
+    _conclude(conditions, False, reason="WorkloadRejected", message=rejection)
+
+
 def claim_trouble(claim: NodeClaim) -> tuple[str, str]:
     """Return the reason and message of the first stage that a claim has not come through, as its provisioner says."""
     by_type = {condition.type: condition for condition in claim.conditions}

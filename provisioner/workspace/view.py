@@ -131,6 +131,7 @@ class View:
     `model` is None where the Workspace names none and until it was resolved, a Problem where it cannot be. `claims` are
     the Workspace's own, `nodes` those that carry its name and brought ones that nobody has. `workload` is None where it
     does not exist, `services` are digests of those that do by name. `pods` are the workload's, none where it is well.
+    `rejection` is what the API server has said against the last manifest, empty where it took it.
     """
 
     workspace: Workspace
@@ -144,6 +145,7 @@ class View:
     workload: Workload | None = None
     services: Mapping[str, str] = field(default_factory=dict)
     pods: tuple[PodState, ...] = ()
+    rejection: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +192,11 @@ class Step:
     """
 
     metadata: Mapping[str, Any] | None = None
+    status: Mapping[str, Any] | None = None
+    notices: tuple[Notice, ...] = ()
     node_patches: tuple[NodePatch, ...] = ()
     claims: tuple[Mapping[str, Any], ...] = ()
     manifests: tuple[Manifest, ...] = ()
     deletions: tuple[Doomed, ...] = ()
-    status: Mapping[str, Any] | None = None
-    notices: tuple[Notice, ...] = ()
     release: bool = False
     again_after: timedelta | None = None

@@ -1,5 +1,6 @@
 """Workspaces from the model's name to the endpoint, and to the tuned adapter, with both controllers as processes."""
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPath
         environment = {"KUBECONFIG": str(control_plane.kubeconfig), "HF_ENDPOINT": "none", "LOG_LEVEL": "debug"}
         async with ControllerProcess(environment, log=folder / "workspaces.log", command="workspace") as workspaces:
             yield started
-        print(workspaces.log_text()[-20000:])
+        # Shown where a test has failed.
+        sys.stdout.write(workspaces.log_text()[-20_000:])
 
 
 def example(name: str) -> dict[str, Any]:
@@ -53,7 +55,6 @@ async def test_inference_of_a_preset(cluster: Running) -> None:
         patience=90,
     )
     assert workspace is not None
-    print(yaml.safe_dump(workspace))
     assert workspace["status"]["state"] == "Ready"
     await cluster.kube.delete(WORKSPACES, name)
     await eventually(lambda: cluster.kube.get(WORKSPACES, name), until=lambda raw: raw is None, patience=60)
