@@ -8,6 +8,7 @@ from fakes.nodes.fake import FakeNodes
 from fakes.nodes.faults import Fault, FaultKind
 from fakes.nodes.journal import Happening, Journal, What
 from fakes.nodes.machines import Machine, MachineSource
+from fakes.nodes.pod_faults import PodFault
 from fakes.nodes.settings import NodeSettings
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Machine",
     "MachineSource",
     "NodeSettings",
+    "PodFault",
     "What",
 ]

@@ -15,6 +15,7 @@ from fakes.nodes.journal import Happening, Journal
 from fakes.nodes.machines import Machine, MachineSource
 from fakes.nodes.node_status import allocatable_gpus
 from fakes.nodes.node_sync import NODES, NodeSync
+from fakes.nodes.pod_faults import PodFault, PodFaults
 from fakes.nodes.pod_plan import is_device_plugin
 from fakes.nodes.pod_sync import PODS, PodSync, node_of
 from fakes.nodes.reflector import Reflector
@@ -55,6 +56,7 @@ class FakeNodes:
         clock = clock or SimClock(scale=scale)
         self._journal = Journal(clock)
         self._faults = Faults(on_change=self.wake)
+        self._pod_faults = PodFaults(on_change=self.wake)
         self._api = KubeApi(kubeconfig)
         self._nodes = Reflector(self._api, NODES, on_change=self._on_node)
         self._pods = Reflector(self._api, PODS, on_change=self._on_pod)
@@ -64,6 +66,7 @@ class FakeNodes:
             settings=self.settings,
             clock=clock,
             faults=self._faults,
+            pod_faults=self._pod_faults,
             journal=self._journal,
             nodes=self._nodes,
             pods=self._pods,
@@ -144,6 +147,15 @@ class FakeNodes:
     def clear(self, fault: Fault | None = None) -> None:
         """Take a fault out of force; without one, all."""
         self._faults.clear(fault)
+
+    def add_pod_fault(self, fault: PodFault) -> PodFault:
+        """Put a fault of pods in force from now on; see `PodFault`."""
+        self._pod_faults.add(fault)
+        return fault
+
+    def clear_pod_fault(self, fault: PodFault | None = None) -> None:
+        """Take a fault of pods out of force; without one, all. The pods go on as if nothing had been."""
+        self._pod_faults.clear(fault)
 
     def wake(self) -> None:
         """Look at everything again: after settings or the clock's scale changed."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fakes.nodes.api import Object
+from fakes.nodes.pod_faults import CRASH_LOOP, PodFault
 from fakes.nodes.settings import NodeSettings
 
 PREFIX = "fake.nodes/"
-
-CRASH_LOOP = "CrashLoopBackOff"
 
 _OTHER_VENDORS = {"nvidia": ("amd", "rocm"), "amd": ("nvidia",)}
 
@@ -33,7 +32,10 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PodPlan:
-    """What a pod does from the moment its node takes it up; spans in simulated seconds."""
+    """What a pod does from the moment its node takes it up; spans in simulated seconds.
+
+    `waiting` is why its containers never start, or are started again and again; `fault` is what else is known of that.
+    """
 
     start_after: float
     ready_after: float
@@ -42,6 +44,7 @@ class PodPlan:
     restarts: bool
     waiting: str | None = None
     message: str = ""
+    fault: PodFault | None = None
 
 
 def plan_for(pod: Object, settings: NodeSettings) -> PodPlan:

@@ -6,7 +6,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from fakes.nodes.api import Object, uid_of
 from fakes.nodes.conditions import differ, merged, status_patch
-from fakes.nodes.pod_plan import CRASH_LOOP, PodPlan, Stage
+from fakes.nodes.pod_faults import CRASH_LOOP, PodFault
+from fakes.nodes.pod_plan import PodPlan, Stage
 
 PHASES = {
     Stage.CREATING: "Pending",
@@ -31,28 +32,33 @@ def report(
     `exit_code` is given when the kubelet itself ended the containers, not the plan.
     """
     code = plan.exit_code if exit_code is None else exit_code
-    started = stage not in {Stage.CREATING, Stage.WAITING}
+    fault = plan.fault if stage in {Stage.CRASHED, Stage.WAITING} else None
+    in_init = bool(fault and fault.init and pod["spec"].get("initContainers"))
+    started = stage not in {Stage.CREATING, Stage.WAITING} and not in_init
     # Told to crash without being told how, a container fails; having run for its time, it ended as planned.
-    main = _Containers(pod, field="containerStatuses", now=now, crash_code=code or int(plan.waiting is not None))
+    main = _Containers(
+        pod, field="containerStatuses", now=now, crash_code=code or int(plan.waiting is not None), fault=fault
+    )
+    troubled = _main_state(stage, plan, code)
     status: Object = {
-        "phase": PHASES[stage],
+        "phase": "Pending" if in_init else PHASES[stage],
         "hostIP": host_ip,
         "hostIPs": [{"ip": host_ip}],
         "startTime": pod["status"].get("startTime") or now,
         "containerStatuses": [
-            main.status(container, _main_state(stage, plan, code), ready=stage is Stage.READY)
+            main.status(container, _waiting("PodInitializing") if in_init else troubled, ready=stage is Stage.READY)
             for container in pod["spec"]["containers"]
         ],
     }
     if pod["spec"].get("initContainers"):
-        init = _Containers(pod, field="initContainerStatuses", now=now)
+        init = _Containers(pod, field="initContainerStatuses", now=now, fault=fault if in_init else None)
         status["initContainerStatuses"] = [
-            init.status(container, _init_state(container, stage), ready=started)
+            init.status(container, troubled if in_init else _init_state(container, stage), ready=started)
             for container in pod["spec"]["initContainers"]
         ]
     if started or pod["status"].get("podIP"):
         status |= {"podIP": pod_ip, "podIPs": [{"ip": pod_ip}]}
-    wanted = _conditions(pod, stage)
+    wanted = _conditions(pod, Stage.WAITING if in_init else stage)
     if not _changed(pod["status"], status) and not differ(pod, wanted):
         return None
     return status_patch(pod, {**status, "conditions": merged(pod, wanted, now=now)})
@@ -81,13 +87,14 @@ def _running(before: Object, now: str) -> Object:
     return {"running": {"startedAt": before.get("running", {}).get("startedAt") or now}}
 
 
-def _terminated(code: int) -> State:
+def _terminated(code: int, fault: PodFault | None = None) -> State:
     def state(before: Object, now: str) -> Object:
         if "terminated" in before:
             return before
-        reason = "Completed" if code == 0 else "Error"
+        reason = "Completed" if code == 0 else fault.reason if fault else "Error"
         started = before.get("running", {}).get("startedAt") or now
-        return {"terminated": {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now}}
+        said = {"message": fault.said} if fault and fault.said else {}
+        return {"terminated": {"exitCode": code, "reason": reason, **said, "startedAt": started, "finishedAt": now}}
 
     return state
 
@@ -122,6 +129,7 @@ class _Containers:
     field: str
     now: str
     crash_code: int = 1
+    fault: PodFault | None = None
 
     def status(self, container: Object, state_of: State, *, ready: bool) -> Object:
         statuses = self.pod["status"].get(self.field) or ()
@@ -139,8 +147,10 @@ class _Containers:
             "lastState": before.get("lastState") or {},
         }
         crashed = state.get("waiting", {}).get("reason") == CRASH_LOOP
-        if crashed and not status["restartCount"]:
-            status |= {"restartCount": 1, "lastState": _terminated(self.crash_code)(state_before, self.now)}
+        restarts = self.fault.restarts if self.fault else 1
+        if crashed and status["restartCount"] < restarts:
+            end = _terminated(self.crash_code, self.fault)
+            status |= {"restartCount": restarts, "lastState": end(state_before, self.now)}
         if crashed or "waiting" not in state:
             digest = hashlib.sha256(f"{uid_of(self.pod)}/{container['name']}".encode()).hexdigest()
             status |= {"imageID": container.get("image", ""), "containerID": f"containerd://{digest}"}

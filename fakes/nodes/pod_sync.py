@@ -14,7 +14,8 @@ from fakes.nodes.faults import FaultKind, Faults
 from fakes.nodes.journal import Journal, What
 from fakes.nodes.machines import Machine
 from fakes.nodes.node_sync import NODES
-from fakes.nodes.pod_plan import CRASH_LOOP, PodPlan, Stage, is_device_plugin, plan_for, stage_at
+from fakes.nodes.pod_faults import CRASH_LOOP, PodFaults
+from fakes.nodes.pod_plan import PodPlan, Stage, is_device_plugin, plan_for, stage_at
 from fakes.nodes.pod_status import PHASES, TERMINAL, TERMINATED, collected, report
 from fakes.nodes.reflector import Reflector
 from fakes.nodes.settings import NodeSettings
@@ -49,6 +50,7 @@ class PodSync:
         settings: NodeSettings,
         clock: Clock,
         faults: Faults,
+        pod_faults: PodFaults,
         journal: Journal,
         nodes: Reflector,
         pods: Reflector,
@@ -59,6 +61,7 @@ class PodSync:
         self._settings = settings
         self._clock = clock
         self._faults = faults
+        self._pod_faults = pod_faults
         self._journal = journal
         self._nodes = nodes
         self._pods = pods
@@ -135,6 +138,11 @@ class PodSync:
         machine = self._machines[node_of(pod)]
         if is_device_plugin(pod) and self._faults.find(FaultKind.DRIVER_MISSING, machine):
             return dataclasses.replace(plan, waiting=CRASH_LOOP, message=NO_DRIVER)
+        fault = self._pod_faults.find(pod["metadata"]["namespace"], pod["metadata"]["name"])
+        if fault is not None:
+            return dataclasses.replace(
+                plan, waiting=fault.waiting, message=fault.message, exit_code=fault.exit_code, fault=fault
+            )
         return plan
 
     async def _terminate(self, pod: Object, track: Track, node: Object) -> float | None:

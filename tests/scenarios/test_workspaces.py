@@ -1,60 +1,116 @@
 """Workspaces from the model's name to the endpoint, and to the tuned adapter, with both controllers as processes."""
 
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 
 from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.interface import ControlPlane
-from fakes.controller import ControllerProcess
+from provisioner.apis import names
 from tests.conftest import SCALE
-from tests.kube import eventually
-from tests.scenarios.running import Running, running
+from tests.kube import is_true
+from tests.scenarios.on_azure import pools
+from tests.scenarios.on_workspaces import (
+    JOBS,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+    Serving,
+    condition,
+    example,
+    registry_secret,
+    serving,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
+RETIRED = "Standard_NC6s_v3"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    folder = tmp_path_factory.mktemp("workspaces")
+async def world(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serving]:
     # What the published examples name was retired since.
     azure = AzureSettings(scale=SCALE, sell_retired_sizes=True)
-    async with running(control_plane, log=folder / "claims.log", azure=azure) as started:
-        environment = {"KUBECONFIG": str(control_plane.kubeconfig), "HF_ENDPOINT": "none", "LOG_LEVEL": "debug"}
-        async with ControllerProcess(environment, log=folder / "workspaces.log", command="workspace") as workspaces:
-            yield started
-        # Shown where a test has failed.
-        sys.stdout.write(workspaces.log_text()[-20_000:])
+    async with serving(control_plane, folder=tmp_path_factory.mktemp("workspaces"), azure=azure) as started:
+        yield started
 
 
-def example(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
-    return loaded
-
-
-def condition(workspace: dict[str, Any], kind: str) -> dict[str, Any]:
-    found = [c for c in (workspace.get("status") or {}).get("conditions") or () if c["type"] == kind]
-    return found[0] if found else {}
-
-
-async def test_inference_of_a_preset(cluster: Running) -> None:
-    body = example("workspace-phi-3")
+async def test_inference_of_a_preset(world: Serving) -> None:
+    body = example("")
     name = body["metadata"]["name"]
-    await cluster.kube.create("/apis/kaito.sh/v1alpha1/namespaces/default/workspaces", body)
-    workspace = await eventually(
-        lambda: cluster.kube.get(WORKSPACES, name),
-        until=lambda raw: raw is not None and condition(raw, "WorkspaceReady").get("status") == "True",
-        patience=90,
-    )
-    assert workspace is not None
-    assert workspace["status"]["state"] == "Ready"
-    await cluster.kube.delete(WORKSPACES, name)
-    await eventually(lambda: cluster.kube.get(WORKSPACES, name), until=lambda raw: raw is None, patience=60)
+    await world.create(body)
+
+    workspace = await world.wait_state(name, "Ready")
+
+    for kind in ("NodeClaimReady", "NodesReady", "ResourceReady", "InferenceReady", "WorkspaceSucceeded"):
+        assert is_true(kind)(workspace), condition(workspace, kind)
+    assert is_true("WorkspaceReady")(workspace)
+    status = workspace["status"]
+    assert status["targetNodeCount"] == 1
+    assert status["endpoint"] == f"http://{name}.default.svc"
+    (claim,) = await world.claims_of(name)
+    assert list(pools(world.aks)) == [claim["metadata"]["name"]]
+    assert status["workerNodes"] == [claim["status"]["nodeName"]]
+    (pod,) = await world.pods_of(name)
+    assert pod["spec"]["nodeName"] == claim["status"]["nodeName"]
+    assert set(pod["spec"]["containers"][0]["resources"]["limits"].items()) == {("nvidia.com/gpu", "1")}
+    service = await world.kube.get(SERVICES, name)
+    assert service is not None
+    assert service["spec"]["type"] == "ClusterIP"
+    assert [port["port"] for port in service["spec"]["ports"]] == [80]
+    # The size that is asked for is no longer sold: it is used as long as it is there, and said.
+    told = await world.wait_event(name, "RetiredInstanceType")
+    assert f"{RETIRED} is retired by Azure" in told
+    assert "successors: Standard_NC" in told
+    assert told == status["sizing"]
+    await world.wait_event(name, "workspaceSucceeded", kind="Normal")
+
+    await world.delete(name)
+
+    assert pools(world.aks) == {}
+    await world.assert_nothing_left(name)
+
+
+async def test_inference_with_an_adapter(world: Serving) -> None:
+    body = example("-adapters")
+    name = body["metadata"]["name"]
+    await world.create(body)
+
+    await world.wait_state(name, "Ready")
+
+    stateful_set = await world.kube.get(STATEFUL_SETS, name)
+    assert stateful_set is not None
+    spec = stateful_set["spec"]["template"]["spec"]
+    (puller,) = spec["initContainers"]
+    assert puller["args"] == ["pull", "ACR_REPO_HERE.azurecr.io/ADAPTER_HERE:0.0.1", "/adapters/phi-3-adapter"]
+    variables = {entry["name"]: entry.get("value", "") for entry in spec["containers"][0]["env"]}
+    (told,) = [value for value in variables.values() if "phi-3-adapter" in value]
+    assert "1.0" in told or '"1"' in told or ": 1" in told
+    (pod,) = await world.pods_of(name)
+    assert pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+    await world.delete(name)
+    await world.assert_nothing_left(name)
+
+
+async def test_tuning_ends_with_the_adapter(world: Serving) -> None:
+    body = example("-tuning")
+    name = body["metadata"]["name"]
+    # As it is published, the name is no name of a Secret.
+    body["tuning"]["output"]["imagePushSecret"] = "acr-secret"
+    await world.kube.create(SECRETS, registry_secret("acr-secret"))
+    await world.create(body)
+
+    workspace = await world.wait_state(name, "Succeeded")
+
+    assert is_true("JobStarted")(workspace)
+    assert is_true("WorkspaceSucceeded")(workspace)
+    job = await world.kube.get(JOBS, name)
+    assert job is not None
+    assert job["status"]["succeeded"] == 1
+    assert job["metadata"]["labels"][names.WORKSPACE_LABEL] == name
+    told = await world.wait_event(name, "workspaceSucceeded", kind="Normal")
+    assert told == "The tuning has ended well."
+    await world.delete(name)
+    assert pools(world.aks) == {}
+    await world.assert_nothing_left(name)

@@ -219,7 +219,8 @@ class Jobs(Workload):
             return
         ended = Counter(pod[STATUS].get("phase") for pod in self.pods(item))
         active = [pod for pod in self.pods(item) if _is_active(pod)]
-        succeeded, has_failed = ended["Succeeded"], ended["Failed"] > spec["backoffLimit"]
+        succeeded = ended["Succeeded"]
+        has_failed = ended["Failed"] > spec["backoffLimit"] or _restarts_too_often(spec, active)
         completions = spec.get("completions")
         done = succeeded >= completions if completions is not None else bool(succeeded) and not active
         if has_failed:
@@ -256,6 +257,19 @@ def revision(item: Object) -> str:
 def _is_active(pod: Object) -> bool:
     """Whether a pod counts: neither finished nor on its way out."""
     return pod[STATUS].get("phase") not in FINISHED and not is_deleting(pod)
+
+
+def _restarts_too_often(spec: Object, pods: list[Object]) -> bool:
+    """Whether containers that are started again on failure have used up a Job's limit, as pods that fail do."""
+    if spec["template"]["spec"].get("restartPolicy") != "OnFailure":
+        return False
+    restarts = sum(
+        container.get("restartCount", 0)
+        for pod in pods
+        for field in ("initContainerStatuses", "containerStatuses")
+        for container in pod[STATUS].get(field) or ()
+    )
+    return bool(restarts >= max(spec["backoffLimit"], 1))
 
 
 def _face(node: Object) -> tuple[object, ...]:
