@@ -4,15 +4,16 @@ The Workspace is held until its claims are gone: with it would go the only word 
 """
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from provisioner.apis import names
-from provisioner.workspace.conditions import DELETING, Conditions
+from provisioner.workspace.conditions import DELETING, INFERENCE_READY, SUCCEEDED, WORKSPACE_READY, Conditions
 from provisioner.workspace.nodes import is_own
 from provisioner.workspace.view import NODE_CLAIM, Doomed, NodePatch, Step, View, Workload
 
 # The watch tells of claims that go; this is for the case that it does not.
 _LOOK_AGAIN: Final = timedelta(seconds=30)
+_DELETED: Final = "workspaceDeleted"
 
 
 def delete(view: View) -> Step:
@@ -37,13 +38,20 @@ def delete(view: View) -> Step:
     )
     if not view.claims:
         return Step(node_patches=freed, deletions=tuple(doomed), release=True)
-    conditions.set(DELETING, True, reason="workspaceDeleted", message=_progress(view))
+    conditions.set(DELETING, True, reason=_DELETED, message=_progress(view))
+    status: dict[str, Any] = {}
+    if workspace.inference is not None:
+        # What was tuned stays tuned; what was served is not served any more.
+        for kind in (INFERENCE_READY, SUCCEEDED, WORKSPACE_READY):
+            conditions.set(kind, False, reason=_DELETED, message="The Workspace is being deleted.")
+        if workspace.state == "Ready":
+            status["state"] = "NotReady"
+    if conditions.result() != workspace.conditions:
+        status["conditions"] = [condition.to_dict() for condition in conditions.result()]
     return Step(
         node_patches=freed,
         deletions=tuple(doomed),
-        status={"conditions": [condition.to_dict() for condition in conditions.result()]}
-        if conditions.result() != workspace.conditions
-        else None,
+        status=status or None,
         again_after=_LOOK_AGAIN,
     )
 
@@ -56,14 +64,15 @@ def _progress(view: View) -> str:
     left = sorted(view.claims, key=lambda claim: claim.name)
     named = ", ".join(claim.name for claim in left)
     text = f"{len(left)} NodeClaims are left: {named}."
-    failing = next(
+    waiting = next(
         (
             condition
             for claim in left
             for condition in claim.conditions
             if claim.is_deleting and condition.type in ("Drained", "VolumesDetached", "InstanceTerminating")
-            if condition.status != "True" and condition.message
+            # The last stage is under way once it is True: the condition says that Azure was asked.
+            if (condition.status != "True" or condition.type == "InstanceTerminating") and condition.message
         ),
         None,
     )
-    return f"{text} {failing.message}" if failing else text
+    return f"{text} {waiting.message}" if waiting else text

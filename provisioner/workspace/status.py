@@ -84,7 +84,7 @@ def tell_tuning(conditions: Conditions, workload: Workload | None, pods: Iterabl
         return "Succeeded"
     trouble = _of_pods(pods)
     if workload is not None and workload.is_failed:
-        message = trouble[1] if trouble else f"The tuning has failed; {workload.failed} pods have tried."
+        message = trouble[1] if trouble else _last_word(conditions)
         conditions.set(JOB_STARTED, False, reason="WorkspaceTuningJobStatusFailed", message=message)
         _conclude(conditions, False, reason="workspaceFailed", message=message)
         return "Failed"
@@ -101,6 +101,14 @@ def tell_tuning(conditions: Conditions, workload: Workload | None, pods: Iterabl
         reason, message = resource.reason, resource.message
     _conclude(conditions, False, reason=_pending(reason), message=message)
     return "Pending"
+
+
+def _last_word(conditions: Conditions) -> str:
+    """Return what a failed tuning has died of: its pods are gone with the Job's end, what was told of them is not."""
+    before = conditions.get(JOB_STARTED)
+    if before is None or before.reason in ("WorkspaceTuningJobStatusPending", "WorkspaceTuningJobStatusStarted"):
+        return "The tuning has failed, and its pods are gone; see the Events of its Job."
+    return before.message
 
 
 def reject(conditions: Conditions, kind: str, rejection: str) -> None:

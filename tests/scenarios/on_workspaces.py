@@ -1,4 +1,4 @@
-"""What scenarios of Workspaces share: both controllers on one AKS, Workspaces as their authors write them, and looks."""
+"""What scenarios of Workspaces share: both controllers on one AKS, and Workspaces as their authors write them."""
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ from fakes.controller import ControllerProcess
 from provisioner.apis import names
 from tests.claims import A100
 from tests.conftest import SCALE
-from tests.kube import CLAIMS, NODES, Kube, Object, condition, eventually
+from tests.kube import CLAIMS, NODES, ApiError, Kube, Object, condition, eventually
 from tests.scenarios.running import running
 
 EXAMPLES: Final = Path(__file__).parents[1] / "examples"
@@ -151,9 +151,14 @@ async def clear_workspaces(kube: Kube) -> None:
                 continue
             if item["metadata"].get("finalizers"):
                 await kube.patch(path, name, {"metadata": {"finalizers": None}})
-            await kube.request(
-                "DELETE", f"{path}/{name}", body={"propagationPolicy": "Background", "gracePeriodSeconds": 0}
-            )
+            try:
+                await kube.request(
+                    "DELETE", f"{path}/{name}", body={"propagationPolicy": "Background", "gracePeriodSeconds": 0}
+                )
+            except ApiError as error:
+                # It may have gone with another by now.
+                if error.status != 404:
+                    raise
 
 
 def example(name: str) -> Object:
@@ -185,7 +190,7 @@ def inference(
     }
 
 
-def tuning(name: str, *, secret: str = "push", **fields: Any) -> Object:
+def tuning(name: str, *, pushed_with: str = "push", **fields: Any) -> Object:
     """Return a Workspace that tunes a preset; `fields` are further ones of `tuning`."""
     return {
         "apiVersion": names.WORKSPACE_API_VERSION,
@@ -196,7 +201,7 @@ def tuning(name: str, *, secret: str = "push", **fields: Any) -> Object:
             "preset": {"name": MODEL},
             "method": "qlora",
             "input": {"urls": ["https://example.com/data.parquet"]},
-            "output": {"image": "registry.example.com/adapter:1", "imagePushSecret": secret},
+            "output": {"image": "registry.example.com/adapter:1", "imagePushSecret": pushed_with},
             **fields,
         },
     }

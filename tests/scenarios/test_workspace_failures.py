@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[Object, str, tuple[str, ...]]] = {
         ("tuning.preset.presetOptions.modelAccessSecret: Secret tokenless has no key HF_TOKEN.",),
     ),
     "no-push": (
-        tuning("no-push", secret="absent"),
+        tuning("no-push", pushed_with="absent"),
         "SecretNotFound",
         ("tuning.output.imagePushSecret: there is no Secret absent in namespace default.",),
     ),

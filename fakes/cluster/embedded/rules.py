@@ -201,14 +201,23 @@ _COMPLETE: Final[Mapping[str, Callable[[Object], None]]] = {
 
 
 def _check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:
-    if not pod["spec"].get("containers"):
-        yield problems.required("spec.containers")
+    yield from _check_containers(pod["spec"], "spec")
     if old is None:
         return
     if _fixed(pod["spec"]) != _fixed(old["spec"]):
         yield problems.forbidden("spec", _POD_UPDATE)
     elif any(t not in (pod["spec"].get("tolerations") or ()) for t in old["spec"].get("tolerations") or ()):
         yield problems.forbidden("spec.tolerations", "existing toleration can not be modified")
+
+
+def _check_containers(spec: Object, field: str) -> Iterator[Cause]:
+    if not spec.get("containers"):
+        yield problems.required(f"{field}.containers")
+    for number, container in enumerate(spec.get("containers") or ()):
+        for index, entry in enumerate(container.get("ports") or ()):
+            if not 0 < entry["containerPort"] < 1 << 16:
+                where = f"{field}.containers[{number}].ports[{index}].containerPort"
+                yield problems.wrong(where, entry["containerPort"], "must be between 1 and 65535, inclusive")
 
 
 def _fixed(spec: Object) -> Object:
@@ -239,6 +248,7 @@ def _check_event(event: Object, _old: Object | None) -> Iterator[Cause]:
 
 
 def _check_job(job: Object, old: Object | None) -> Iterator[Cause]:
+    yield from _check_containers(dig(job, "spec", "template", "spec") or {}, "spec.template.spec")
     policy = dig(job, "spec", "template", "spec", "restartPolicy")
     if policy not in {"OnFailure", "Never"}:
         yield problems.unsupported("spec.template.spec.restartPolicy", policy, ("OnFailure", "Never"))
@@ -249,6 +259,7 @@ def _check_job(job: Object, old: Object | None) -> Iterator[Cause]:
 
 def _check_workload(item: Object, old: Object | None) -> Iterator[Cause]:
     spec = item["spec"]
+    yield from _check_containers(dig(spec, "template", "spec") or {}, "spec.template.spec")
     labels = dig(spec, "template", "metadata", "labels") or {}
     if not matches(spec.get("selector"), labels):
         yield problems.wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
