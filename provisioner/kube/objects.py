@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from provisioner.kube.errors import Conflict, Gone
+from provisioner.kube.errors import Conflict, Gone, Rejected, Unavailable
 from provisioner.kube.transport import APPLY_PATCH, MERGE_PATCH, Requests
 
 Raw = dict[str, Any]
@@ -16,6 +16,8 @@ Patch = Mapping[str, Any]
 
 # Objects a page, as client-go's pager.
 _PAGE: Final = 500
+# apimachinery/pkg/util/managedfields/internal/structuredmerge.go
+_MALFORMED: Final = "failed to create typed patch object"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +80,19 @@ class Objects:
     async def apply(self, kind: Kind, body: Patch, *, manager: str) -> Raw:
         """Apply the object on the server's side, and take over fields that others have set. Raises `Rejected`."""
         metadata = body["metadata"]
-        return await self._transport.call(
-            "PATCH",
-            kind.path(str(metadata.get("namespace") or ""), metadata["name"]),
-            query={"fieldManager": manager, "force": "true"},
-            body=body,
-            content_type=APPLY_PATCH,
-        )
+        try:
+            return await self._transport.call(
+                "PATCH",
+                kind.path(str(metadata.get("namespace") or ""), metadata["name"]),
+                query={"fieldManager": manager, "force": "true"},
+                body=body,
+                content_type=APPLY_PATCH,
+            )
+        except Unavailable as error:
+            # Of a body that has not the form of its kind the API server says so with a 500, again and again.
+            if error.status == 500 and _MALFORMED in error.told:
+                raise Rejected(str(error), status=error.status, reason=error.reason, told=error.told) from error
+            raise
 
     async def patch(
         self, kind: Kind, namespace: str, name: str, patch: Patch, *, resource_version: str = "", status: bool = False

@@ -103,8 +103,7 @@ class Actuator:
             node = patch.node
             raw = await self._objects.patch(NODE, "", node.name, patch.patch, resource_version=node.resource_version)
             self._store.nodes.put(raw)
-        for body in step.claims:
-            await self._create_claim(workspace, body)
+        created = [await self._create_claim(workspace, body) for body in step.claims]
         rejected = self._rejections.pop(workspace.uid, "")
         for manifest in step.manifests:
             await self._apply(workspace, manifest)
@@ -114,13 +113,16 @@ class Actuator:
             await self._release(workspace)
             return False
         was_told = rejected == self._rejections.get(workspace.uid, "")
-        return step.metadata is not None or step.status is not None or not was_told
+        # Of what is in the store by now no watch will tell us anything new.
+        has_written = step.metadata is not None or step.status is not None or bool(step.node_patches) or any(created)
+        return has_written or not was_told
 
     def _take(self, raw: dict[str, Any]) -> Workspace:
         self._store.workspaces.put(raw)
         return parse_workspace(raw)
 
-    async def _create_claim(self, workspace: Workspace, body: Mapping[str, Any]) -> None:
+    async def _create_claim(self, workspace: Workspace, body: Mapping[str, Any]) -> bool:
+        """Create a claim; returns whether it was not there yet."""
         name = body["metadata"]["name"]
         try:
             raw = await self._objects.create(NODE_CLAIM, body)
@@ -129,11 +131,12 @@ class Actuator:
             found = await self._objects.get(NODE_CLAIM, "", name)
             if found is not None:
                 self._store.claims.put(found)
-            return
+            return False
         self._store.claims.put(raw)
         self._writes.inc(kind="NodeClaim", verb="create")
         _log.info("NodeClaim created", extra={"workspace": workspace.key, "claim": name})
         self._tell(workspace, Notice(reason="NodeClaimCreated", message=f"NodeClaim {name} is created."))
+        return True
 
     async def _apply(self, workspace: Workspace, manifest: Manifest) -> None:
         name = manifest.body["metadata"]["name"]

@@ -127,13 +127,22 @@ class _Round:
             context = max_model_len(name, self._view.inputs.configs[name])
         if isinstance(context, Problem):
             return context
+        brought = nodes.brought_type(workspace, self._view.nodes)
+        is_open = not (brought or workspace.resource.instance_type or workspace.instance_types)
+        if is_open and not self._view.settings.writes_claims:
+            # What somebody will bring decides, and it is decided once.
+            return Problem(
+                reason="NodeNotReady",
+                message="No Node is there that resource.labelSelector chooses, and none is asked for here "
+                "(WORKSPACE_NODES=brought). Label Nodes with GPUs for it.",
+            )
         return size(
             workspace,
             model=model,
             sizes=self._view.sizes,
             now=self._view.now,
             context=context,
-            brought=nodes.brought_type(workspace, self._view.nodes),
+            brought=brought,
         )
 
     def _record(self, model: Model | None, sizing: Sizing, held: Holdings) -> None:
