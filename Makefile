@@ -23,7 +23,7 @@ CLUSTER ?= embedded
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(DEMO_READY) ## show a NodeClaim become a GPU node and go away again
+demo: $(DEMO_READY) ## show a Workspace become a served model on a GPU node and go away again
 	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
 
 test: lint types layers unit embedded real ## everything that CI checks
