@@ -128,8 +128,13 @@ def _conclusion(plan: Plan) -> str:
     created = sum(planned.offer is not None for planned in plan.claims)
     unknown = f" and {plan.unpriced} of unknown price" if plan.unpriced else ""
     unserved = sum(served.problem is not None for served in plan.workspaces)
-    without = f" {unserved} of {len(plan.workspaces)} Workspaces get no NodeClaim." if unserved else ""
-    return f"{created} of {len(plan.claims)} would be created: {money(plan.price)} $/h{unknown}.{without}"
+    told = (
+        [f"{created} of {len(plan.claims)} would be created: {money(plan.price)} $/h{unknown}."] if plan.claims else []
+    )
+    if unserved:
+        told.append(f"{unserved} of {len(plan.workspaces)} Workspaces cannot be served.")
+    # Brought Nodes may do for all of them.
+    return " ".join(told) or "No NodeClaim would be created."
 
 
 def plan_document(plan: Plan, *, location: str, why: str, show_body: bool) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def test_brought_nodes_are_used_in_place_of_claims() -> None:
 
     assert (found.taken, len(found.claims)) == (("n1",), 1)
     assert "brought   n1" in text_of(planned(found))
+    assert text_of(planned(served(wish(), brought=(parse_node(raw),)))).endswith("\nNo NodeClaim would be created.")
 
 
 CONFIG_MAP = {"inference_config.yaml": "vllm: {max-model-len: 131073}"}
@@ -142,7 +143,7 @@ def test_what_is_wrong_is_told_as_the_conditions_would(subject: WorkspaceWish, r
     assert said in found.problem.message
     assert "Workspace chat (w.yaml): is refused as it is written" in text_of(plan)
     assert f"{reason}: " in text_of(plan)
-    assert text_of(plan).endswith("1 of 1 Workspaces get no NodeClaim.")
+    assert text_of(plan).endswith("\n1 of 1 Workspaces cannot be served.")
 
 
 def test_config_and_secrets_that_are_not_in_the_files_are_taken_to_be_well() -> None:
