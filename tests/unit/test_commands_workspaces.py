@@ -38,7 +38,8 @@ def wish(model: str = "phi-4-mini-instruct", *, name: str = "chat", **parts: Any
     raw = {
         "metadata": {"name": name, "namespace": "ml", "uid": "-", "annotations": parts.pop("annotations", {})},
         "resource": {"labelSelector": SELECTOR, **resource},
-        "inference": {"preset": {"name": model}, **parts},
+        # Some models are to be had with a token alone.
+        "inference": {"preset": {"name": model, "presetOptions": {"modelAccessSecret": "hf"}}, **parts},
     }
     return WorkspaceWish(label=name, source="w.yaml", workspace=parse_workspace(raw))
 
@@ -147,10 +148,9 @@ def test_what_is_wrong_is_told_as_the_conditions_would(subject: WorkspaceWish, r
 
 
 def test_config_and_secrets_that_are_not_in_the_files_are_taken_to_be_well() -> None:
-    preset = {"name": "phi-4-mini-instruct", "presetOptions": {"modelAccessSecret": "hf"}}
     adapters = [{"source": {"name": "a", "image": "registry.example/a:1", "imagePullSecrets": [PULL]}}]
 
-    found = served(wish(config="c", adapters=adapters, preset=preset))
+    found = served(wish(config="c", adapters=adapters))
 
     assert found.problem is None
     assert found.notes == ("ConfigMap c is in none of the files: planned as if it said nothing.",)
