@@ -142,8 +142,14 @@ class Inventory:
         """Show a pool whose DELETE was accepted as Deleting, although the last LIST does not."""
         state = self._state(name)
         if isinstance(state, AgentPool):
-            # No settling here: from now on absence is what is expected.
-            self._note(name, pool=replace(state, state="Deleting"), settle=0.0)
+            # No settling of its own: from now on absence is what is expected. But a LIST that may still miss the pool's
+            # creation says nothing about its end.
+            old = self._notes.get(name)
+            self._note(
+                name,
+                pool=replace(state, state="Deleting"),
+                settle=max(old.settled_at - self._clock(), 0.0) if old else 0.0,
+            )
         else:
             self.note_doubtful(name)
 

@@ -227,6 +227,20 @@ async def test_deleting_a_pool_that_was_just_created_shows_it_deleting() -> None
 
 
 @virtual_time
+async def test_a_list_that_may_miss_a_creation_does_not_tell_of_the_end_of_the_deletion_that_followed() -> None:
+    bench = Bench()
+    bench.inventory.note_created(pool("a", "Creating"))
+    await asyncio.sleep(1)
+    bench.inventory.note_deleting("a")
+    await asyncio.sleep(2)
+    await bench.refresh()
+    assert bench.inventory.lookup("a") == pool("a", "Deleting")
+    await asyncio.sleep(1)
+    await bench.refresh()
+    assert bench.inventory.lookup("a") is Lookup.ABSENT
+
+
+@virtual_time
 async def test_deleting_a_pool_that_nobody_has_seen_makes_it_doubtful() -> None:
     bench = Bench()
     await bench.refresh()
