@@ -25,6 +25,8 @@ def terminate(view: View, draft: Draft) -> None:
         return
     if _is_uncertain(view):
         draft.refresh = True
+        # The inventory tells of the name that it was asked for, under which nobody may find the claim.
+        draft.look_again(_LOOK_AGAIN)
         if view.pools.failure is not None:
             failure = view.pools.failure
             draft.conditions.set_unknown(INSTANCE_TERMINATING, reason=failure.kind.reason, message=failure.message)
@@ -51,8 +53,9 @@ def _own_pools(view: View) -> list[AgentPool]:
 
 
 def _is_uncertain(view: View) -> bool:
-    candidates = {view.pool_name, pool_name(view.claim.name), pool_name(view.claim.name, alternative=True)}
-    return any(view.pools.lookup(name) is Lookup.UNKNOWN for name in candidates)
+    # All are asked for: the inventory tells only of names that were, and under the first everybody finds the claim.
+    candidates = (view.pool_name, pool_name(view.claim.name), pool_name(view.claim.name, alternative=True))
+    return Lookup.UNKNOWN in [view.pools.lookup(name) for name in candidates]
 
 
 def _delete(view: View, draft: Draft, pools: list[AgentPool]) -> None:

@@ -212,6 +212,7 @@ def test_claim_is_held_while_a_pool_of_it_may_exist(doubtful: str) -> None:
     draft = after(view(deleted(pool="recorded"), node(), pools=listed(unknown=[doubtful])))
     assert (draft.release, draft.deleted_nodes, draft.azure) == (False, (), None)
     assert draft.refresh
+    assert draft.again_after is not None, "whatever the inventory tells of in the end, the claim is looked at"
     assert terminating(draft) is None
 
 
