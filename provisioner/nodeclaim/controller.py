@@ -173,7 +173,7 @@ class Controller:
             # Only claims that name a class other than the default one have to wait for it.
             _log.warning("KaitoNodeClasses cannot be listed", extra={"error": str(error)})
             return
-        for name in changed:
+        for name in sorted(changed):
             self._look_at_class(name)
         if not was_listed:
             self.look_at_waiting()
@@ -186,7 +186,8 @@ class Controller:
 
     def on_pools(self, pool_names: Collection[str]) -> None:
         """Have the claims of agent pools looked at that have changed."""
-        for name in pool_names:
+        # In an order that does not depend on hashes: the same history gives the same queue.
+        for name in sorted(pool_names):
             for claim in self._store.claims_of_pool(name):
                 self.enqueue(claim.name)
             if self._store.claim(name) is not None:
@@ -216,6 +217,15 @@ class Controller:
             and (claim.is_deleting or (claim.agent_pool and not claim.is_true(LAUNCHED)))
             for claim in self._store.claims
         )
+
+    def forget_gone(self) -> None:
+        """Drop what is remembered of claims that are not there any more, however they went.
+
+        Most are forgotten as they go. But a watch may tell of a deletion when a claim of the same name has taken the
+        place already, or never; and a delay of the queue is as long as a claim's whole life.
+        """
+        self._actuator.retain({claim.uid for claim in self._store.claims})
+        self._queue.retain(lambda key: key[0] != names.NODECLAIM_KIND or self._store.claim(key[1]) is not None)
 
     # The look
 
@@ -326,7 +336,7 @@ class Controller:
             again = await self._actuator.carry_out(view, step)
         finally:
             if isinstance(step.azure, CreatePool):
-                for waiting in self._asks.end(claim.uid):
+                for waiting in sorted(self._asks.end(claim.uid)):
                     self.enqueue(waiting)
         if again:
             self._queue.add(key)
