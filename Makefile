@@ -18,7 +18,11 @@ SPEED ?= 30
 KEEP ?=
 CLUSTER ?= embedded
 
-.PHONY: help demo test lint types layers unit embedded real control-plane lock format clean
+# Simulated histories: how many, and in how many processes.
+SEEDS ?= 10000
+JOBS ?= 2
+
+.PHONY: help demo test lint types layers unit chaos embedded real control-plane lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +44,9 @@ layers: $(READY) ## the layers of the package, by import-linter
 
 unit: $(READY) ## the tests that need nothing but Python, in seconds
 	$(BIN)/pytest -m "not embedded and not real"
+
+chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests have the first thousand
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --jobs $(JOBS)
 
 # Tests wait far more than they work, so more of them run side by side than there are cores: each process has a control
 # plane of its own, and of the real one two are as much as a small machine has memory for.
