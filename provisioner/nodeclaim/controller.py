@@ -17,7 +17,7 @@ from provisioner.apis.conditions import LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Inventory
-from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable
+from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable, Unserved
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
@@ -357,7 +357,7 @@ class Controller:
         if kind != names.NODECLAIM_KIND:
             # The watch brings the newer object; nothing hangs on it.
             self._queue.retry(key)
-        elif isinstance(error, Gone):
+        elif isinstance(error, Gone) and not isinstance(error, Unserved):
             # Gone is what we were about to write to; the watch may tell of it later than a look would come.
             await self._reread(key)
             self._queue.forget(key)
