@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from provisioner.kube.errors import KubeError, Rejected, Unavailable
+from provisioner.kube.errors import KubeError, Rejected, Unavailable, Unserved
 from provisioner.kube.transport import MERGE_PATCH, REQUEST_TIMEOUT
 from tests.chaos.loop import Life
-from tests.chaos.objects import CLAIMS, EVENTS, KINDS, NODES, Objects, Place, Raw, place_of
+from tests.chaos.objects import CLAIMS, EVENTS, KINDS, NODE_CLASSES, NODES, Objects, Place, Raw, place_of
 from tests.chaos.world import World
 
 _READ_ATTEMPTS: Final = 3
@@ -32,6 +32,8 @@ class ApiServer:
         self._dice = world.dice("api server")
         self.objects = objects
         self.is_away = False
+        # For moments after its start it does not serve the kinds of CRDs yet.
+        self.lacks_crds = False
         # Pages of this many objects at most; less than what is asked for is allowed.
         self.page = self._dice.pick((1, 2, 5, 500))
         self._pages: dict[str, tuple[list[Raw], int, str]] = {}
@@ -43,6 +45,8 @@ class ApiServer:
     def answer(self, method: str, path: str, query: Mapping[str, Any], body: Mapping[str, Any] | None) -> Raw:
         """Carry a request out. Raises KubeError."""
         place = place_of(path)
+        if self.lacks_crds and place.plural in (CLAIMS, NODE_CLASSES):
+            raise Unserved(f"{method} {path}: 404: the server could not find the requested resource", status=404)
         objects = self.objects
         options: Mapping[str, Any] = body or {}
         match method, bool(place.name), place.sub:

@@ -18,7 +18,9 @@ from tests.chaos.world import World
 _UNSEEN: Final = 20.0
 # By then a claim whose VM runs has its Node, or is deleted.
 _LONG: Final = timedelta(minutes=25)
-# Seconds a Node has to be in order for its claim to have noticed.
+# By then a deleted claim is gone.
+_DELETION: Final = timedelta(minutes=10)
+# Seconds within which a claim has noticed that its Node is in order, and the cloud provider that a VM is gone.
 _NOTICED: Final = 300.0
 
 
@@ -30,8 +32,10 @@ class Invariants:
         self._objects = objects
         self._azure = azure
         self._fit_since: dict[str, float] = {}
+        self._gone_at: dict[str, float] = {}
         azure.on_put = self._on_put
         azure.on_delete = self._on_delete
+        azure.on_gone = self._on_gone
         objects.on_change.append(self._on_change)
 
     # At every moment
@@ -52,6 +56,9 @@ class Invariants:
         claim = self._claim_of(pool)
         if claim is not None and not claim.is_deleting and claim.is_true(LAUNCHED) and pool.state == "Succeeded":
             self._world.violate(f"agent pool {pool.name} of claim {claim.name}, which is in use, is deleted")
+
+    def _on_gone(self, pool: Pool) -> None:
+        self._gone_at[pool.name] = self._world.loop.time()
 
     def _on_change(self, change: Change) -> None:
         if change.plural == NODES:
@@ -121,7 +128,8 @@ class Invariants:
                 yield f"agent pool {pool.name} is {pool.state} and its claim is gone"
         for raw in self._objects.all(NODES):
             node = parse_node(raw)
-            if node.agent_pool not in self._azure.pools:
+            gone_at = self._gone_at.get(node.agent_pool, 0.0)
+            if node.agent_pool not in self._azure.pools and self._world.loop.time() - gone_at > _NOTICED:
                 yield f"Node {node.name} is there and its agent pool is not"
         for claim in claims.values():
             yield from self._unrest_of(claim)
@@ -130,8 +138,10 @@ class Invariants:
         if not claim.is_managed:
             return
         pools = [pool for pool in self._own_pools() if pool.uid == claim.uid]
-        if claim.is_deleting:
-            yield f"claim {claim.name} is still being deleted"
+        if claim.deleted is not None:
+            if self._world.now() - claim.deleted > _DELETION:
+                yield f"claim {claim.name} is still being deleted"
+            return
         if len(pools) > 1:
             yield f"claim {claim.name} has several agent pools: {', '.join(pool.name for pool in pools)}"
         if claim.is_true(LAUNCHED) and not pools:

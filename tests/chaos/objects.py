@@ -13,7 +13,7 @@ from typing import Any, Final
 from fakes.cluster.embedded.patches import merge_patch
 from provisioner.apis import names
 from provisioner.apis.times import format_time
-from provisioner.kube.errors import Conflict, Gone, Rejected, Unavailable
+from provisioner.kube.errors import Conflict, Gone, Rejected, Unavailable, Unserved
 
 Raw = dict[str, Any]
 
@@ -88,10 +88,10 @@ class Place:
 
 @functools.lru_cache(maxsize=4096)
 def place_of(path: str) -> Place:
-    """Read a path. Raises Gone where nothing is served there."""
+    """Read a path. Raises Unserved where nothing is served there."""
     match = _PATH.fullmatch(path)
     if match is None or match["plural"] not in KINDS or KINDS[match["plural"]].group != match["group"]:
-        raise Gone(f"{path}: 404: the server could not find the requested resource", status=404)
+        raise Unserved(f"{path}: 404: the server could not find the requested resource", status=404)
     return Place(
         plural=match["plural"], namespace=match["namespace"] or "", name=match["name"] or "", sub=match["sub"] or ""
     )

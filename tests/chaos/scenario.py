@@ -86,7 +86,7 @@ class Scenario:
         """Let everything be well from here on; what is exhausted may stay so."""
         self._is_over = True
         self._world.faults_on = False
-        self._server.is_away = self._arm.is_away = False
+        self._server.is_away = self._server.lacks_crds = self._arm.is_away = False
         self._azure.is_settled = True
         self._objects.protected_pods.clear()
         if self._dice.chance(0.7):
@@ -303,7 +303,14 @@ class Scenario:
         self._server.is_away = True
         for plural in (CLAIMS, NODES, NODE_CLASSES):
             self.program.watches.interrupt(plural, seconds)
-        self._world.after(seconds, lambda: setattr(self._server, "is_away", False))
+        self._world.after(seconds, self._find_server)
+
+    def _find_server(self) -> None:
+        server = self._server
+        server.is_away = False
+        if not self._is_over and self._dice.chance(0.5):
+            server.lacks_crds = True
+            self._world.after(self._dice.short(0.1, 10.0), lambda: setattr(server, "lacks_crds", False))
 
     def _lose_arm(self) -> None:
         seconds = self._dice.between(10.0, 600.0)
