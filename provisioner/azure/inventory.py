@@ -236,11 +236,14 @@ class Inventory:
         listed = {pool.name: pool for pool in pools}
         names = {*listed, *self._listed, *self._notes, *self._asked}
         before = {name: self._state(name) for name in names}
-        self._notes = {
-            name: note
-            for name, note in self._notes.items()
-            if note.order > order or (name not in listed and started < note.settled_at)
-        }
+        notes = {}
+        for name, note in self._notes.items():
+            if note.order > order:
+                notes[name] = note
+            elif started < note.settled_at:
+                # Another replica may be behind the one that has shown the pool: until then no absence is believed.
+                notes[name] = replace(note, order=order, pool=listed[name]) if name in listed else note
+        self._notes = notes
         self._listed = listed
         self._listed_at = started
         self._known = PoolIndex(listed.values())

@@ -183,8 +183,20 @@ async def test_what_a_later_list_says_of_a_created_pool_counts() -> None:
     bench.inventory.note_created(pool("a", "Creating"))
     await bench.refresh(pool("a", "Failed"))
     assert bench.inventory.lookup("a") == pool("a", "Failed")
+
+
+@virtual_time
+async def test_a_list_from_a_replica_behind_the_one_before_does_not_make_a_new_pool_absent() -> None:
+    bench = Bench()
+    bench.inventory.note_created(pool("a", "Creating"))
+    await asyncio.sleep(1)
+    await bench.refresh(pool("a", "Deleting"))
+    await asyncio.sleep(1)
     await bench.refresh()
-    assert bench.inventory.lookup("a") is Lookup.ABSENT, "it was listed, so its absence is real"
+    assert bench.inventory.lookup("a") == pool("a", "Deleting")
+    await asyncio.sleep(2)
+    await bench.refresh()
+    assert bench.inventory.lookup("a") is Lookup.ABSENT
 
 
 @virtual_time
