@@ -32,6 +32,7 @@ class Invariants:
         self._objects = objects
         self._azure = azure
         self._fit_since: dict[str, float] = {}
+        self.run_began = 0.0
         self._gone_at: dict[str, float] = {}
         azure.on_put = self._on_put
         azure.on_delete = self._on_delete
@@ -87,6 +88,8 @@ class Invariants:
             if pool.uid != claim.uid:
                 continue
             is_known = pool.told is not None and pool.told.is_alive
+            if not is_known and pool.born < self.run_began:
+                self._world.counts["XX pools that stood before the run"] += 1
             if is_known or self._world.loop.time() - pool.born > _UNSEEN:
                 self._world.violate(f"claim {claim.name} is let go while its agent pool {pool.name} is {pool.state}")
             self._world.counts["pools that came after their claim"] += 1
@@ -149,8 +152,10 @@ class Invariants:
         nodes = [node for pool in pools for node in self._nodes_of(pool)]
         if len(nodes) > 1:
             yield f"claim {claim.name} has several Nodes"
-        if claim.is_true(READY):
-            return
+        if not claim.is_true(READY):
+            yield from self._unmet_of(claim, pools, nodes)
+
+    def _unmet_of(self, claim: NodeClaim, pools: list[Pool], nodes: list[Node]) -> Iterator[str]:
         conditions = {condition.type: condition for condition in claim.conditions}
         unmet = next((conditions.get(kind) for kind in DEPENDENTS if not claim.is_true(kind)), None)
         if unmet is None or unmet.reason == AWAITING_REASON:

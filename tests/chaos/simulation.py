@@ -76,6 +76,7 @@ class Simulation:
     def make_program(self) -> Program:
         """Return another run of the controller."""
         number = len(self.programs) + 1
+        self.invariants.run_began = self.world.loop.time()
         program = Program(self.world, self.server, self.arm, settings=self.settings, number=number, flaw=self._flaw)
         self.programs.append(program)
         return program
