@@ -1,10 +1,12 @@
 """The controller's parts and how they hang together, whatever they speak to and whatever clock they go by."""
 
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from provisioner.apis import names
+from provisioner.apis.node import Node
 from provisioner.azure.agentpools import AgentPools
 from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
@@ -16,13 +18,14 @@ from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
-from provisioner.kube.watch import Callbacks
+from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.metrics import ClaimMetrics
+from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
 from provisioner.nodeclaim.view import Timeouts
@@ -88,6 +91,7 @@ class Assembly:
             metrics=metrics,
         )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
+        node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
         actuator = Actuator(
             kube=kube,
             store=self.store,
@@ -102,6 +106,7 @@ class Assembly:
             rng=rng,
             metrics=metrics,
             claim_metrics=claim_metrics,
+            node_metrics=node_metrics,
         )
         self.controller = Controller(
             kube=kube,
@@ -138,17 +143,32 @@ class Assembly:
         )
 
     @property
-    def callbacks(self) -> Callbacks:
-        """Return whom the watches tell."""
-        return Callbacks(
-            on_claim=self.controller.on_claim,
-            on_node=self.controller.on_node,
-            on_node_class=self.controller.on_node_class,
+    def watched(self) -> tuple[Watched, ...]:
+        """Return what is to be watched, and whom the watches tell."""
+        return (
+            Watched(
+                group=names.KARPENTER_GROUP,
+                version=names.NODECLAIM_VERSION,
+                plural=names.NODECLAIM_PLURAL,
+                handler=self.controller.on_claim,
+            ),
+            Watched(group="", version="v1", plural="nodes", handler=self.controller.on_node),
+            Watched(
+                group=names.KAITO_GROUP,
+                version=names.NODECLASS_VERSION,
+                plural=names.NODECLASS_PLURAL,
+                handler=self.controller.on_node_class,
+            ),
         )
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
         return self.region.run(), self.quotas.run(), self.inventory.run()
+
+    def _own_nodes(self) -> Iterator[Node]:
+        for claim in self.store.claims:
+            if claim.is_managed and claim.provider_id:
+                yield from self.store.nodes_by_provider_id(claim.provider_id)
 
     def unready(self) -> Iterable[str]:
         """Return why the controller cannot do its work yet."""

@@ -107,7 +107,7 @@ class Program:
             workers = loop.create_task(run_workers(parts.controller, count=self._settings.workers))
             if self._collects:
                 services.append(self._service(parts.collector.run()))
-            self.watches.start(parts.callbacks)
+            self.watches.start(parts.watched)
             await stop.wait()
             self.watches.stop()
             parts.queue.shutdown()

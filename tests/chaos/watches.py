@@ -3,12 +3,12 @@
 What happens in a gap is never told of. The list that ends it shows what is there, and not what went.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from provisioner.kube.watch import Callbacks, EventType
+from provisioner.kube.watch import EventType, Watched
 from tests.chaos.loop import Life
-from tests.chaos.objects import CLAIMS, NODE_CLASSES, NODES, Change, Objects, Raw
+from tests.chaos.objects import Change, Objects, Raw
 from tests.chaos.world import World
 
 _LATEST: Final = 8.0
@@ -26,13 +26,9 @@ class Watches:
         self._told_at: dict[str, float] = {}
         self._gaps: set[str] = set()
 
-    def start(self, callbacks: Callbacks) -> None:
+    def start(self, watched: Iterable[Watched]) -> None:
         """List what is there, and watch from there on."""
-        self._handlers = {
-            CLAIMS: callbacks.on_claim,
-            NODES: callbacks.on_node,
-            NODE_CLASSES: callbacks.on_node_class,
-        }
+        self._handlers = {each.plural: each.handler for each in watched}
         self._objects.on_change.append(self._on_change)
         for plural in self._handlers:
             self._list(plural)
