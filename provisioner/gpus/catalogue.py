@@ -152,6 +152,11 @@ class GpuSize(BaseModel):
         """Return the memory of each GPU as Azure's tables have it: by this figure sizes are compared."""
         return self.gpu_model.memory_gb * self.gpu_fraction
 
+    @functools.cached_property
+    def total_sold_gpu_memory_gb(self) -> Fraction:
+        """Return the GPU memory of the whole VM as Azure's tables have it."""
+        return self.gpu_count * self.sold_gpu_memory_gb
+
     @property
     def total_gpu_memory_gib(self) -> float:
         """Return the GPU memory of the whole VM as its driver reports it."""
