@@ -84,6 +84,7 @@ class Inventory:
         self._jitter = jitter
         self._listed: Mapping[str, AgentPool] = {}
         self._listed_at: float | None = None
+        self._began_at = clock()
         self._notes: dict[str, _Note] = {}
         # What the two come to: kept up to date, because every look at a claim reads it.
         self._known = PoolIndex()
@@ -123,6 +124,14 @@ class Inventory:
     def listed_at(self) -> float | None:
         """Return when the last successful LIST was sent, in seconds of the clock; None before the first."""
         return self._listed_at
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether a LIST has begun late enough to show what was asked for before this inventory was made.
+
+        By a run of the controller that was killed: of its requests there are no notes.
+        """
+        return self._listed_at is not None and self._listed_at >= self._began_at + self._settle
 
     @property
     def failure(self) -> Failure | None:

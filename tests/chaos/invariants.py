@@ -32,6 +32,7 @@ class Invariants:
         self._objects = objects
         self._azure = azure
         self._fit_since: dict[str, float] = {}
+        # When the controller that runs now was started: it can know of all pools that stood by then.
         self.run_began = 0.0
         self._gone_at: dict[str, float] = {}
         azure.on_put = self._on_put
@@ -87,9 +88,7 @@ class Invariants:
         for pool in self._azure.pools.values():
             if pool.uid != claim.uid:
                 continue
-            is_known = pool.told is not None and pool.told.is_alive
-            if not is_known and pool.born < self.run_began:
-                self._world.counts["XX pools that stood before the run"] += 1
+            is_known = (pool.told is not None and pool.told.is_alive) or pool.born < self.run_began
             if is_known or self._world.loop.time() - pool.born > _UNSEEN:
                 self._world.violate(f"claim {claim.name} is let go while its agent pool {pool.name} is {pool.state}")
             self._world.counts["pools that came after their claim"] += 1

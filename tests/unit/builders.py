@@ -240,6 +240,7 @@ class Listed:
     known: dict[str, AgentPool] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     failure: Failure | None = None
+    is_settled: bool = True
 
     @property
     def pools(self) -> Mapping[str, AgentPool]:

@@ -98,6 +98,18 @@ async def test_nothing_is_known_before_the_first_list() -> None:
 
 
 @virtual_time
+async def test_the_first_lists_may_miss_what_an_earlier_run_has_asked_for() -> None:
+    bench = Bench()
+    assert not bench.inventory.is_settled
+    await asyncio.sleep(3.9)
+    await bench.refresh()
+    assert not bench.inventory.is_settled
+    await asyncio.sleep(0.1)
+    await bench.refresh()
+    assert bench.inventory.is_settled
+
+
+@virtual_time
 async def test_a_list_that_fails_makes_nothing_known_and_forgets_nothing() -> None:
     bench = Bench()
     bench.azure.error = failure()

@@ -216,6 +216,14 @@ def test_claim_is_held_while_a_pool_of_it_may_exist(doubtful: str) -> None:
     assert terminating(draft) is None
 
 
+def test_claim_is_held_while_a_pool_of_an_earlier_run_may_not_be_listed_yet() -> None:
+    young = Listed(is_settled=False)
+    draft = after(view(deleted(), node(), pools=young))
+    assert (draft.release, draft.deleted_nodes) == (False, ())
+    assert draft.refresh
+    assert draft.again_after == timedelta(seconds=1)
+
+
 def test_failing_list_is_what_the_deleted_claim_shows() -> None:
     broken = failure(FailureClass.AUTH, "The identity may not list agent pools.")
     draft = after(view(deleted(), pools=listed(unknown=[NAME], failure=broken)))
