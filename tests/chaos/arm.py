@@ -145,7 +145,8 @@ class Session:
         if method in _WRITES:
             self._life.writes()
         what = f"{method} {path.rpartition('/managedClusters')[2] or path}"
-        world.trace(f"controller{self._life.number}", f"{what} {dict(headers) or ''}")
+        if world.is_traced:
+            world.trace(f"controller{self._life.number}", f"{what} {dict(headers) or ''}")
         try:
             async with asyncio.timeout(timeout):
                 answer = await self._send(method, path, what, headers, body)

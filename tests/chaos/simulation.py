@@ -26,7 +26,7 @@ _END: Final = 900.0
 # The last seconds of the quiet time, and what an idle controller may do in them: its LISTs, and no write but what
 # claims that wait have to say.
 _IDLE: Final = 600.0
-_IDLE_REQUESTS: Final = 200
+_IDLE_REQUESTS: Final = 150
 _IDLE_WRITES: Final = 20
 
 
@@ -62,8 +62,8 @@ class Simulation:
             pricing_endpoint="none",
             workers=dice.pick((1, 2, 5, 20)),
             busy_interval=dice.pick((10.0, 30.0)),
-            idle_interval=dice.pick((60.0, 300.0)),
-            garbage_interval=dice.pick((60.0, 120.0, 300.0)),
+            idle_interval=dice.pick((120.0, 300.0)),
+            garbage_interval=dice.pick((120.0, 300.0)),
             capacity_retry=dice.pick((300.0, 3600.0)),
         )
         self.programs: list[Program] = []
