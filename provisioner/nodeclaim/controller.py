@@ -15,7 +15,7 @@ from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
-from provisioner.azure.inventory import Inventory
+from provisioner.azure.inventory import Inventory, Lookup
 from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable, Unserved
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
@@ -205,13 +205,19 @@ class Controller:
                 self.enqueue(claim.name)
 
     def is_busy(self) -> bool:
-        """Tell whether a claim waits for something that Azure's list of agent pools will show."""
+        """Tell whether a claim waits for something that Azure's list of agent pools will show.
+
+        One that waits for quota or capacity does not: it may for hours, and has no pool meanwhile.
+        """
         return any(
-            claim.is_managed
-            and claim.has_finalizer
-            and (claim.is_deleting or (claim.agent_pool and not claim.is_true(LAUNCHED)))
-            for claim in self._store.claims
+            claim.is_managed and claim.has_finalizer and self._is_in_flight(claim) for claim in self._store.claims
         )
+
+    def _is_in_flight(self, claim: NodeClaim) -> bool:
+        if claim.is_deleting:
+            return True
+        is_launching = claim.agent_pool and not claim.is_true(LAUNCHED)
+        return bool(is_launching) and self._inventory.lookup(claim.agent_pool) is not Lookup.ABSENT
 
     def forget_gone(self) -> None:
         """Drop what is remembered of claims that are not there any more, however they went.

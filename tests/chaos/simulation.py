@@ -28,6 +28,9 @@ _END: Final = 900.0
 _IDLE: Final = 600.0
 _IDLE_REQUESTS: Final = 150
 _IDLE_WRITES: Final = 20
+# Where it has nothing to write either: one LIST for itself and one for the garbage collection every two minutes.
+_IDLE_LISTS: Final = 14
+_VERBS: Final = ("create", "delete", "list")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,9 @@ class Simulation:
         counts = self.world.counts
         requests = sum(counts[key] - before[key] for key in counts if key.startswith(("arm ", "kube requests")))
         writes = counts["kube writes"] - before["kube writes"]
+        asks = {key: counts[f"arm agentpools.{key}"] - before[f"arm agentpools.{key}"] for key in _VERBS}
+        if not writes and not asks["create"] and not asks["delete"] and asks["list"] > _IDLE_LISTS:
+            self.world.violate(f"the controller lists agent pools {asks['list']} times in 10 min, and waits for none")
         if requests > _IDLE_REQUESTS or writes > _IDLE_WRITES:
             self.world.violate(f"the controller does not come to rest: {requests} requests, {writes} writes in 10 min")
 
