@@ -79,6 +79,8 @@ class Arm:
             return listing()
         if path.endswith("/machines"):
             return azure.machines(path.split("/")[-2])
+        if path.endswith("/upgradeProfiles/default"):
+            return azure.upgrade_profile(path.split("/")[-3])
         if path.endswith("/agentPools"):
             return azure.listed()
         return azure.cluster()

@@ -25,6 +25,8 @@ A100X2: Final = "Standard_NC48ads_A100_v4"
 H100: Final = "Standard_NC40ads_H100_v5"
 SIZES: Final = (T4, A10, A100, A100X2, H100)
 
+# All nodes have the newest one.
+IMAGE: Final = "AKSUbuntu-2204gen2containerd-202611.04.0"
 # Seconds by which a LIST is behind at most: less than the controller allows for.
 _LAG: Final = 4.5
 
@@ -174,6 +176,12 @@ class Azure:
         properties = {"resourceId": self.ids.instance_id(name, number)}
         return ({"id": self.ids.machine_id(name, machine), "name": machine, "properties": properties},)
 
+    def upgrade_profile(self, name: str) -> Raw:
+        """Answer GET of what a pool could be upgraded to. Raises AzureError."""
+        if name not in self.pools:
+            raise errors.pool_not_found(name, self.ids.cluster)
+        return {"name": "default", "properties": {"kubernetesVersion": "1.34.2", "latestNodeImageVersion": IMAGE}}
+
     def usages(self) -> tuple[Raw, ...]:
         """Answer LIST of usages."""
         rows = [_usage(family, limit=limit, used=limit - self._left(family)) for family, limit in self.limits.items()]
@@ -282,7 +290,7 @@ class Azure:
             **pool.properties,
             "provisioningState": pool.state,
             "eTag": pool.etag,
-            "nodeImageVersion": "AKSUbuntu-2204gen2containerd-202611.04.0",
+            "nodeImageVersion": IMAGE,
             **({"status": {"provisioningError": dict(pool.error)}} if pool.error else {}),
         }
         pool.raw = {"id": self.ids.pool_id(pool.name), "name": pool.name, "properties": shown}

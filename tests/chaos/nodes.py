@@ -3,7 +3,7 @@
 from typing import Any
 
 from provisioner.apis import names
-from tests.chaos.azure import Azure, Pool, Vm, sku
+from tests.chaos.azure import IMAGE, Azure, Pool, Vm, sku
 from tests.chaos.objects import NODES, PODS, Change, Objects, Raw
 from tests.chaos.world import World
 
@@ -93,7 +93,7 @@ class Kubelets:
                     "agentpool": pool.name,
                     "kubernetes.io/hostname": name,
                     names.AKS_AGENT_POOL_LABEL: pool.name,
-                    names.AKS_NODE_IMAGE_VERSION_LABEL: "AKSUbuntu-2204gen2containerd-202611.04.0",
+                    names.AKS_NODE_IMAGE_VERSION_LABEL: IMAGE,
                     names.OS_LABEL: "linux",
                     names.ARCH_LABEL: "amd64",
                 },
