@@ -129,9 +129,12 @@ class _Azure:
 
 
 class _Careless(_Azure):
-    """Asks for pools whether or not there is one of that name."""
+    """Sends every PUT twice, as a client does that repeats what it had no answer to, and without If-None-Match."""
 
     async def call(self, method: str, path: str, **rest: Any) -> ArmResponse:
+        if method != "PUT":
+            return await super().call(method, path, **rest)
+        await super().call(method, path, **{**rest, "headers": {}})
         return await super().call(method, path, **{**rest, "headers": {}})
 
 
