@@ -248,6 +248,7 @@ class Listed:
     unknown: set[str] = field(default_factory=set)
     failure: Failure | None = None
     asked: set[str] = field(default_factory=set)
+    is_settled: bool = True
 
     @property
     def pools(self) -> Mapping[str, AgentPool]:
