@@ -5,7 +5,7 @@ from typing import Any, Final
 from provisioner.apis import names
 from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED, READY, Condition
 from provisioner.apis.failure import FailureClass
-from provisioner.nodeclaim import expiration, initialization, launch, liveness, registration, termination
+from provisioner.nodeclaim import expiration, hydration, initialization, launch, liveness, registration, termination
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import DeletePool, Draft, Notice, Step, View
 
@@ -27,6 +27,7 @@ def reconcile(view: View) -> Step:
         launch.launch(view, draft)
         registration.register(view, draft)
         initialization.initialize(view, draft)
+        hydration.hydrate(view, draft)
         liveness.check(view, draft)
     return _finish(view, draft)
 
