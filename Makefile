@@ -18,7 +18,7 @@ SPEED ?= 30
 KEEP ?=
 CLUSTER ?= embedded
 
-.PHONY: help demo test lint types layers unit embedded real control-plane lock format clean
+.PHONY: help demo test lint types layers unit embedded real conformance control-plane karpenter-suite lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,11 +46,17 @@ unit: $(READY) ## the tests that need nothing but Python, in seconds
 embedded: $(READY) ## the tests on the control plane in Python
 	$(BIN)/pytest -m embedded -n 3 --dist loadfile
 
-real: $(READY) control-plane ## the tests on the real control plane
+real: $(READY) control-plane karpenter-suite ## the tests on the real control plane
 	$(BIN)/pytest -m real -n 2 --dist loadfile
+
+conformance: $(READY) control-plane karpenter-suite ## of those, Karpenter's own tests alone
+	$(BIN)/pytest tests/conformance
 
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only
+
+karpenter-suite: $(READY) ## build Karpenter's own tests once, about four minutes, then cached
+	@$(BIN)/python -m tests.conformance
 
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
