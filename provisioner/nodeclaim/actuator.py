@@ -29,6 +29,7 @@ from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.liveness import REGISTRATION_TIMEOUT
 from provisioner.nodeclaim.metrics import ClaimMetrics
+from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
 from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View, Waiting
 from provisioner.placement.memory import OfferMemory
@@ -108,6 +109,7 @@ class Actuator:
         rng: random.Random,
         metrics: Registry,
         claim_metrics: ClaimMetrics,
+        node_metrics: NodeMetrics,
     ) -> None:
         self._kube = kube
         self._store = store
@@ -121,6 +123,7 @@ class Actuator:
         self._now = now
         self._rng = rng
         self._claim_metrics = claim_metrics
+        self._node_metrics = node_metrics
         self._setbacks: dict[str, Setback] = {}
         self._instances: dict[str, str] = {}
         self._waiting: dict[str, Waiting] = {}
@@ -220,6 +223,7 @@ class Actuator:
         self._claim_metrics.written(claim, written)
         if written.is_true(REGISTERED) and not claim.is_true(REGISTERED):
             self._delays.succeeded(_size(written))
+            self._node_metrics.created(written)
         return written
 
     async def _delete_node(self, node: Node) -> None:

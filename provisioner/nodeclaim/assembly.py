@@ -1,11 +1,12 @@
 """The controller's parts and how they hang together, whatever they speak to and whatever clock they go by."""
 
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from provisioner.apis import names
+from provisioner.apis.node import Node
 from provisioner.azure.agentpools import AgentPools
 from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
@@ -24,6 +25,7 @@ from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.metrics import ClaimMetrics
+from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
 from provisioner.nodeclaim.view import Timeouts
@@ -89,6 +91,7 @@ class Assembly:
             metrics=metrics,
         )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
+        node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
         actuator = Actuator(
             kube=kube,
             store=self.store,
@@ -103,6 +106,7 @@ class Assembly:
             rng=rng,
             metrics=metrics,
             claim_metrics=claim_metrics,
+            node_metrics=node_metrics,
         )
         self.controller = Controller(
             kube=kube,
@@ -159,6 +163,11 @@ class Assembly:
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
         return self.region.run(), self.quotas.run(), self.inventory.run()
+
+    def _own_nodes(self) -> Iterator[Node]:
+        for claim in self.store.claims:
+            if claim.is_managed and claim.provider_id:
+                yield from self.store.nodes_by_provider_id(claim.provider_id)
 
     def unready(self) -> Iterable[str]:
         """Return why the controller cannot do its work yet."""

@@ -6,7 +6,6 @@ forgotten at once, so events may be late, doubled or lost.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +19,7 @@ from provisioner.azure.inventory import Inventory
 from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
+from provisioner.kube.reconciles import Reconciles
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
@@ -78,12 +78,7 @@ class Controller:
         self._wait_for_gpus = wait_for_gpus
         self._timeouts = timeouts
         self._node_classes = NodeClasses()
-        self._seconds = metrics.histogram(
-            "controller_runtime_reconcile_time_seconds", text="Seconds of one reconcile.", labels=("controller",)
-        )
-        self._results = metrics.counter(
-            "controller_runtime_reconcile_total", text="Reconciles by result.", labels=("controller", "result")
-        )
+        self._reconciles = Reconciles(metrics, controller="nodeclaim.lifecycle")
         claims = metrics.gauge(
             "gpu_provisioner_nodeclaims",
             text="NodeClaims of this provisioner by the state of Ready and the reason of the first unmet condition.",
@@ -221,25 +216,23 @@ class Controller:
 
     async def work(self) -> None:
         """Handle keys until the queue is shut down. Several of these run side by side."""
+        self._reconciles.add_worker()
         while (key := await self._queue.get()) is not None:
-            started = time.perf_counter()
-            result = "success"
-            try:
-                await self._handle(key)
-            except KubeError as error:
-                result = "error"
-                await self._recover(key, error)
-            except Exception:  # noqa: BLE001 -- logged with its traceback, counted and retried
-                # A defect in the handling of one claim must not end the work for all others.
-                result = "error"
-                _log.exception("reconcile failed", extra={"kind": key[0], "claim": key[1]})
-                self._queue.retry(key)
-            else:
-                self._queue.forget(key)
-            finally:
-                self._queue.done(key)
-                self._results.inc(controller="nodeclaim.lifecycle", result=result)
-                self._seconds.observe(time.perf_counter() - started, controller="nodeclaim.lifecycle")
+            with self._reconciles.one() as look:
+                try:
+                    await self._handle(key)
+                except KubeError as error:
+                    look.has_failed = True
+                    await self._recover(key, error)
+                except Exception:  # noqa: BLE001 -- logged with its traceback, counted and retried
+                    # A defect in the handling of one claim must not end the work for all others.
+                    look.has_failed = True
+                    _log.exception("reconcile failed", extra={"kind": key[0], "claim": key[1]})
+                    self._queue.retry(key)
+                else:
+                    self._queue.forget(key)
+                finally:
+                    self._queue.done(key)
 
     def view(self, claim: NodeClaim) -> View:
         """Return everything that a decision about the claim rests on."""
