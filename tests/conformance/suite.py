@@ -1,8 +1,8 @@
 """Karpenter's regression suite as a test binary, with Karpenter's own CRDs: in a cache that is filled once.
 
 It is built from the Go module that `gomodule` pins, which carries its tests; not a line of it is in this repository.
-The module is the newest one that a Go of the control plane's own minor version builds: later ones ask for a later Go
-and bring the same specs of standalone NodeClaims.
+The module is the newest one that is built by the Go which pip brings where there is none; later ones ask for a later Go
+and have the same specs of standalone NodeClaims.
 """
 
 import os
