@@ -132,6 +132,18 @@ class Settings(BaseModel):
         ge=0.0,
         le=86400.0,
     )
+    node_image_check: float = _setting(
+        86400.0,
+        "NODE_IMAGE_CHECK_SECONDS",
+        help="how long what Azure says about the newest node image of a kind is good for, in seconds; 0: never asked",
+        ge=0.0,
+        le=2592000.0,
+    )
+    replace_drifted: bool = _setting(
+        False,
+        "REPLACE_DRIFTED",
+        help="delete claims whose node has drifted, one at a time, for their author to write them anew",
+    )
     pricing_endpoint: str = _setting(
         "",
         "PRICING_ENDPOINT",

@@ -40,6 +40,7 @@ class AgentPool:
 
     `spot` is its scaleSetPriority, `zones` its availabilityZones, none where it is regional, and `max_surge` its
     upgradeSettings.maxSurge as written: a number of nodes or a percentage, empty for AKS's default.
+    `kubernetes_version` is what its nodes run, patch version and all (currentOrchestratorVersion).
     """
 
     name: str
@@ -54,6 +55,7 @@ class AgentPool:
     spot: bool = False
     zones: tuple[str, ...] = ()
     max_surge: str = ""
+    kubernetes_version: str = ""
 
     @property
     def claim_uid(self) -> str:
@@ -105,6 +107,7 @@ def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
         spot=str(properties.get("scaleSetPriority")).lower() == "spot",
         zones=tuple(str(zone) for zone in properties.get("availabilityZones") or ()),
         max_surge=str((properties.get("upgradeSettings") or {}).get("maxSurge") or ""),
+        kubernetes_version=str(properties.get("currentOrchestratorVersion") or ""),
     )
 
 

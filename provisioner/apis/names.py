@@ -36,6 +36,9 @@ NODECLASS_VERSION: Final = "v1alpha1"
 NODECLASS_PLURAL: Final = "kaitonodeclasses"
 # Karpenter labels claims and nodes with `<group>/<lower-case kind of the NodeClass>`.
 NODECLASS_LABEL: Final = f"{KAITO_GROUP}/{NODECLASS_KIND.lower()}"
+# What the class said when the claim's pool was asked for, and by which rule that was summed up.
+NODECLASS_HASH_ANNOTATION: Final = f"{NODECLASS_LABEL}-hash"
+NODECLASS_HASH_VERSION_ANNOTATION: Final = f"{NODECLASS_LABEL}-hash-version"
 WORKSPACE_LABEL: Final = "kaito.sh/workspace"
 RAGENGINE_LABEL: Final = "kaito.sh/ragengine"
 # A claim with one of these is ours whatever its NodeClass says: claims older than nodeClassRef.group exist.

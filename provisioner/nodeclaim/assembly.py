@@ -12,6 +12,7 @@ from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
 from provisioner.azure.prices import Prices
 from provisioner.azure.skus import SkuCatalogue
+from provisioner.azure.upgrades import NodeImages
 from provisioner.azure.usages import Usages
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
@@ -28,6 +29,7 @@ from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.replacements import Replacements
 from provisioner.nodeclaim.view import Timeouts
 from provisioner.placement.memory import OfferMemory
 from provisioner.settings import Settings
@@ -90,6 +92,13 @@ class Assembly:
             interval=settings.quota_interval,
             metrics=metrics,
         )
+        self.images = NodeImages(
+            session,
+            pools=lambda: self.controller.pools_in_use(),
+            on_news=lambda: self.controller.look_at_all(),
+            clock=monotonic,
+            interval=settings.node_image_check,
+        )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
         node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
         actuator = Actuator(
@@ -125,6 +134,8 @@ class Assembly:
             timeouts=Timeouts(
                 launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
             ),
+            images=self.images,
+            replacements=Replacements(now=now()) if settings.replace_drifted else None,
         )
         self.collector = Collector(
             kube=kube,
@@ -139,6 +150,7 @@ class Assembly:
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
+            on_cluster=self.region.note,
         )
 
     @property
@@ -162,7 +174,8 @@ class Assembly:
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
-        return self.region.run(), self.quotas.run(), self.inventory.run()
+        images = (self.images.run(),) if self.images.is_on else ()
+        return self.region.run(), self.quotas.run(), self.inventory.run(), *images
 
     def _own_nodes(self) -> Iterator[Node]:
         for claim in self.store.claims:

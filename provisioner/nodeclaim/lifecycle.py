@@ -3,9 +3,18 @@
 from typing import Any, Final
 
 from provisioner.apis import names
-from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED, READY, Condition
+from provisioner.apis.conditions import AWAITING_REASON, DRIFTED, LAUNCHED, READY, Condition
 from provisioner.apis.failure import FailureClass
-from provisioner.nodeclaim import expiration, hydration, initialization, launch, liveness, registration, termination
+from provisioner.nodeclaim import (
+    drift,
+    expiration,
+    hydration,
+    initialization,
+    launch,
+    liveness,
+    registration,
+    termination,
+)
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import DeletePool, Draft, Notice, Step, View
 
@@ -28,6 +37,7 @@ def reconcile(view: View) -> Step:
         registration.register(view, draft)
         initialization.initialize(view, draft)
         hydration.hydrate(view, draft)
+        drift.compare(view, draft)
         liveness.check(view, draft)
     return _finish(view, draft)
 
@@ -93,6 +103,9 @@ def _notices(view: View, draft: Draft, changed: list[Condition]) -> list[Notice]
         if condition.type == READY and condition.status != "True":
             continue
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if condition.type == DRIFTED and condition.reason in drift.REASONS:
+            notices.append(Notice(reason=condition.reason, message=condition.message))
             continue
         if old is not None and old.reason == condition.reason and condition.reason in _FAILURES:
             # It was told when it happened; now it turns out that there is nothing else to be had either.

@@ -75,6 +75,19 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the claim's node would be if its pool was made now; what is empty is not known now.
+
+    `kubernetes_version` is the control plane's and `node_image` the newest for the pool, None where nobody asks for it.
+    `class_hash` is None while the claim's node class is not known, and empty where there is none.
+    """
+
+    kubernetes_version: str = ""
+    node_image: str | None = None
+    class_hash: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeLoad:
     """What keeps a Node from being taken down, as just listed.
 
@@ -105,7 +118,8 @@ class View:
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
     used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
-    `loads` are by Node's name, and only of Nodes that were asked about.
+    `loads` are by Node's name, and only of Nodes that were asked about. `replaces_drifted` is the wish that a claim
+    whose node differs from the `target` be written anew, and `is_replacing_another` says that it is another's turn.
     """
 
     claim: NodeClaim
@@ -128,6 +142,9 @@ class View:
     timeouts: Timeouts = Timeouts()
     waiting: Waiting | None = None
     loads: Mapping[str, NodeLoad] = field(default_factory=dict)
+    target: Target = Target()
+    replaces_drifted: bool = False
+    is_replacing_another: bool = False
 
     @property
     def pool_name(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 from provisioner.apis import names
 from provisioner.apis.conditions import INITIALIZED, LAUNCHED, READY, REGISTERED
 from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.nodeclass import hash_annotations
 from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, NodePatch, Step
 from tests.unit.builders import (
     A100,
@@ -252,7 +253,7 @@ def test_annotation_that_is_there_is_not_written_again() -> None:
     recorded = claim(annotations={names.AGENT_POOL_ANNOTATION: NAME})
     step = reconcile(view(recorded))
     assert step.metadata is not None
-    assert step.metadata["annotations"] == {names.INSTANCE_TYPE_ANNOTATION: A100}
+    assert step.metadata["annotations"] == {names.INSTANCE_TYPE_ANNOTATION: A100, **hash_annotations("")}
 
 
 def test_conditions_of_others_stay() -> None:
@@ -342,6 +343,6 @@ def test_foreign_pool_is_evaded_in_two_steps_and_never_asked_anything() -> None:
     world.pools[NAME] = users_pool()
     world.settle()
     (alternative,) = set(world.pools) - {NAME}
-    assert world.writes == ["metadata", "status", "status", f"create {alternative}"]
+    assert world.writes == ["metadata", "status", "metadata", "status", f"create {alternative}"]
     assert world.pools[NAME] == users_pool()
     assert world.claim.agent_pool == alternative
