@@ -20,6 +20,7 @@ REGISTERED: Final = "Registered"
 INITIALIZED: Final = "Initialized"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
 DRIFTED: Final = "Drifted"
+CONSISTENT_STATE_FOUND: Final = "ConsistentStateFound"
 DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)
 
 AWAITING_REASON: Final = "AwaitingReconciliation"

@@ -56,6 +56,7 @@ ENABLE_LOAD_BALANCER_ANNOTATION: Final = "kaito.sh/enablelb"
 BYPASS_CHECKS_ANNOTATION: Final = "kaito.sh/bypass-resource-checks"
 # The label that KAITO and AKS's own tools put on Nodes with NVIDIA GPUs.
 ACCELERATOR_LABEL: Final = "accelerator"
+ACCELERATOR_NVIDIA: Final = "nvidia"
 
 # Node labels that Azure/gpu-provisioner puts on its agent pools; they are how its pools are told from a user's.
 MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"

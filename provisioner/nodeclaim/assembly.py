@@ -22,6 +22,7 @@ from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key
 from provisioner.nodeclaim.delays import SizeDelays
@@ -128,11 +129,16 @@ class Assembly:
             memory=memory,
             asks=asks,
             delays=delays,
+            cluster_state=ClusterState(arm, clock=monotonic),
             now=now,
             metrics=metrics,
             wait_for_gpus=settings.wait_for_gpus,
+            repair_missing_gpus=settings.repair_missing_gpus,
             timeouts=Timeouts(
-                launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
+                launch=_limit(settings.launch_timeout),
+                registration=_limit(settings.registration_timeout),
+                gpus=_limit(settings.gpu_timeout),
+                unhealthy=_limit(settings.node_repair),
             ),
             images=self.images,
             replacements=Replacements(now=now()) if settings.replace_drifted else None,

@@ -25,6 +25,7 @@ from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Ask, Asks
+from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.drift import DELETED_AS as DRIFT_DELETED
 from provisioner.nodeclaim.holds import holds
@@ -33,8 +34,9 @@ from provisioner.nodeclaim.nodeclass import pool_hash, preference, problem, read
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.repair import fleet_of, is_due
 from provisioner.nodeclaim.replacements import Replacements
-from provisioner.nodeclaim.view import CreatePool, Target, Timeouts, View
+from provisioner.nodeclaim.view import CreatePool, Fleet, Target, Timeouts, View
 from provisioner.placement.market import Market, Placement, Refusal
 from provisioner.placement.memory import OfferMemory
 from provisioner.placement.place import place
@@ -62,9 +64,11 @@ class Controller:
         memory: OfferMemory,
         asks: Asks,
         delays: SizeDelays,
+        cluster_state: ClusterState,
         now: Callable[[], datetime],
         metrics: Registry,
         wait_for_gpus: bool,
+        repair_missing_gpus: bool,
         timeouts: Timeouts,
         images: NodeImages,
         replacements: Replacements | None,
@@ -81,7 +85,9 @@ class Controller:
         self._asks = asks
         self._delays = delays
         self._now = now
+        self._cluster_state = cluster_state
         self._wait_for_gpus = wait_for_gpus
+        self._repair_missing_gpus = repair_missing_gpus
         self._timeouts = timeouts
         self._images = images
         self._replacements = replacements
@@ -291,6 +297,9 @@ class Controller:
             # The look at all others is for the few whose turn it might be.
             and claim.is_true(DRIFTED)
             and self._replacements.is_anothers_turn(claim, claims=self._store.claims, now=now),
+            repair_missing_gpus=self._repair_missing_gpus,
+            fleet=self._fleet(claim, nodes.values(), now=now),
+            is_cluster_settled=self._cluster_state.is_settled,
         )
 
     def _target(self, pool: str, node_class: Mapping[str, Any] | None) -> Target:
@@ -302,6 +311,14 @@ class Controller:
             node_image=newest if self._images.is_on else None,
             class_hash=pool_hash(node_class) if is_class_known else None,
         )
+
+    def _fleet(self, claim: NodeClaim, nodes: Collection[Node], *, now: datetime) -> Fleet | None:
+        # Counting is for the few Nodes that are to be replaced, not for each that starts NotReady.
+        if not self._cluster_state.is_settled or not is_due(
+            claim, nodes, timeouts=self._timeouts, now=now, missing_gpus=self._repair_missing_gpus
+        ):
+            return None
+        return fleet_of(claim, nodes=self._store.nodes, claims=self._store.claims)
 
     def _place(self, claim: NodeClaim, *, now: datetime) -> Placement:
         if claim.spec is None:
@@ -356,7 +373,7 @@ class Controller:
             if isinstance(step.azure, CreatePool):
                 for waiting in self._asks.end(claim.uid):
                     self.enqueue(waiting)
-        if again:
+        if again or (step.wants_cluster and await self._cluster_state.refresh()):
             self._queue.add(key)
 
     async def _handle_node_class(self, name: str) -> None:

@@ -3,9 +3,17 @@
 from typing import Any, Final
 
 from provisioner.apis import names
-from provisioner.apis.conditions import AWAITING_REASON, DRIFTED, LAUNCHED, READY, Condition
+from provisioner.apis.conditions import (
+    AWAITING_REASON,
+    CONSISTENT_STATE_FOUND,
+    DRIFTED,
+    LAUNCHED,
+    READY,
+    Condition,
+)
 from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim import (
+    consistency,
     drift,
     expiration,
     hydration,
@@ -13,12 +21,15 @@ from provisioner.nodeclaim import (
     launch,
     liveness,
     registration,
+    repair,
     termination,
 )
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import DeletePool, Draft, Notice, Step, View
 
-_FAILURES: Final = frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS
+_FAILURES: Final = (
+    frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS | initialization.GPU_REASONS
+)
 # Reasons whose every occurrence is worth an Event; the other stages can be read from the conditions.
 _TOLD: Final = {(LAUNCHED, launch.CREATING), (READY, READY)}
 
@@ -39,6 +50,8 @@ def reconcile(view: View) -> Step:
         hydration.hydrate(view, draft)
         drift.compare(view, draft)
         liveness.check(view, draft)
+        consistency.check(view, draft)
+        repair.repair(view, draft)
     return _finish(view, draft)
 
 
@@ -63,11 +76,13 @@ def _finish(view: View, draft: Draft) -> Step:
         deleted_nodes=draft.deleted_nodes,
         release=draft.release,
         delete_claim=draft.delete_claim,
+        ailment=draft.ailment,
         setback=draft.setback,
         unavailable=draft.unavailable,
         waiting=draft.waiting,
         wants_quota=draft.wants_quota,
         waits_for_another=draft.waits_for_another,
+        wants_cluster=draft.wants_cluster,
         settled=draft.settled,
         notices=(*draft.notices, *_notices(view, draft, changed)),
         again_after=draft.again_after,
@@ -101,6 +116,9 @@ def _notices(view: View, draft: Draft, changed: list[Condition]) -> list[Notice]
     for condition in changed:
         old = _of(view.claim.conditions, condition.type)
         if condition.type == READY and condition.status != "True":
+            continue
+        if condition.type == CONSISTENT_STATE_FOUND:
+            # Its own Event has the numbers, which the condition does not.
             continue
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
             continue

@@ -55,8 +55,7 @@ def running(*drifted: dict[str, Any], **changes: Any) -> NodeClaim:
         "conditions": [*reached(INITIALIZED, LAUNCHED, REGISTERED), *drifted, *reached(READY)],
     }
     annotations = hash_annotations(THEN) | DISRUPTABLE | changes.pop("annotations", {})
-    labels = {names.NODECLASS_LABEL: "default"}
-    return recorded_claim(**{"labels": labels, "status": status, "annotations": annotations, **changes})
+    return recorded_claim(**{"status": status, "annotations": annotations, **changes})
 
 
 def said(reason: str, message: str = "as it was told before") -> dict[str, Any]:
