@@ -16,6 +16,7 @@ from provisioner.nodeclaim import (
     consistency,
     drift,
     expiration,
+    hydration,
     initialization,
     launch,
     liveness,
@@ -46,6 +47,7 @@ def reconcile(view: View) -> Step:
         launch.launch(view, draft)
         registration.register(view, draft)
         initialization.initialize(view, draft)
+        hydration.hydrate(view, draft)
         drift.compare(view, draft)
         liveness.check(view, draft)
         consistency.check(view, draft)

@@ -51,7 +51,8 @@ def running(*kinds: str, **changes: Any) -> NodeClaim:
 
 
 def joined(**changes: Any) -> Node:
-    return node(**{"owner": UID, "since": SINCE, **changes})
+    labels = {names.NODECLASS_LABEL: "default"}
+    return node(**{"owner": UID, "since": SINCE, "labels": labels, **changes})
 
 
 def look(claim: NodeClaim, *nodes: Node, minutes: float = 10, **changes: Any) -> Step:
