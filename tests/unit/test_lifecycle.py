@@ -82,7 +82,14 @@ def test_claim_of_kaito_becomes_a_node_and_goes_again() -> None:
 
     world.client_deletes()
     world.settle()
-    assert world.take() == ([f"delete {NAME}", "status"], [("InstanceTerminating", "True", "InstanceTerminating")])
+    assert world.take() == (
+        ["node", "node deleted", f"delete {NAME}", "status"],
+        [
+            ("Drained", "True", "Drained"),
+            ("VolumesDetached", "True", "VolumesDetached"),
+            ("InstanceTerminating", "True", "InstanceTerminating"),
+        ],
+    )
     assert world.claim.is_true(READY)
 
     world.azure_finishes()
@@ -308,7 +315,8 @@ def test_claim_that_the_peer_has_made_ready_is_not_touched() -> None:
         "conditions": reached(INITIALIZED, LAUNCHED, REGISTERED, READY),
     }
     done = claim(status=status, finalizers=(names.TERMINATION_FINALIZER,))
-    step = reconcile(view(done, node(owner=done.uid), pools=listed(peers_pool())))
+    held = node(owner=done.uid, finalizers=[names.TERMINATION_FINALIZER])
+    step = reconcile(view(done, held, pools=listed(peers_pool())))
     assert step == Step(settled=True)
 
 
