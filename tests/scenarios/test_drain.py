@@ -10,6 +10,8 @@ import pytest_asyncio
 from fakes.aks import FakeAks
 from fakes.azure import Answer
 from fakes.cluster.interface import ControlPlane
+from fakes.proxy import Answer as KubeAnswer
+from fakes.proxy import FaultProxy
 from provisioner.apis import names
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODES, Kube, Object, condition, eventually, has_reason, is_true
@@ -26,9 +28,18 @@ STAYING = [{"operator": "Exists"}]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def proxy(control_plane: ControlPlane) -> AsyncIterator[FaultProxy]:
+    """What the controller takes for the API server."""
+    async with FaultProxy(control_plane) as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(
+    control_plane: ControlPlane, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Running]:
     log = tmp_path_factory.mktemp("drain") / "controller.log"
-    async with running(control_plane, log=log) as cluster:
+    async with running(control_plane, log=log, settings={"KUBECONFIG": str(proxy.kubeconfig)}) as cluster:
         yield cluster
         await clear_pods(cluster.kube)
 
@@ -285,3 +296,37 @@ async def test_drained_claim_says_why_azure_does_not_delete_its_pool(aks: FakeAk
     assert held is not None
     assert "deletionTimestamp" in held["metadata"]
     aks.azure.faults.remove(fault)
+
+
+async def test_claim_goes_by_its_deadline_although_nothing_can_be_written_to_it(
+    aks: FakeAks, kube: Kube, proxy: FaultProxy
+) -> None:
+    """As the API server answers where a claim was stored under an older CRD."""
+    node = await ready_node(kube, "rejected", terminationGracePeriod="6s")
+    await run_pod(kube, "rejected", node, annotations=PROTECTED, terminationGracePeriodSeconds=2)
+    refusal: dict[str, Any] = {"name": "rejected", "verb": "patch", "status": 422, "reason": "Invalid", "times": None}
+    metadata = proxy.add_fault(KubeAnswer(resource="nodeclaims", **refusal))
+    status = proxy.add_fault(KubeAnswer(resource="nodeclaims/status", **refusal))
+
+    await kube.delete(CLAIMS, "rejected")
+
+    await wait_pool(aks, "rejected", None)
+    assert await kube.get(PODS, "rejected") is None
+    proxy.clear(metadata)
+    await assert_gone(aks, kube, "rejected", node)
+    proxy.clear(status)
+
+
+async def test_claim_says_that_pods_may_not_be_listed_and_goes_on_when_they_may(
+    aks: FakeAks, kube: Kube, proxy: FaultProxy
+) -> None:
+    node = await ready_node(kube, "unlisted")
+    forbidden = KubeAnswer(verb="list", resource="pods", status=403, reason="Forbidden", message="no", times=None)
+    fault = proxy.add_fault(forbidden)
+    await kube.delete(CLAIMS, "unlisted")
+    await wait_draining(kube, "unlisted", f"The pods on Node {node} cannot be listed")
+    assert statuses(aks, DELETE, pool="unlisted") == []
+
+    proxy.clear(fault)
+
+    await assert_gone(aks, kube, "unlisted", node)
