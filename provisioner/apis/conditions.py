@@ -23,6 +23,8 @@ VOLUMES_DETACHED: Final = "VolumesDetached"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
 # Set by whoever deletes a claim for a reason of its own; the reason is what Events about its pods tell.
 DISRUPTION_REASON: Final = "DisruptionReason"
+DRIFTED: Final = "Drifted"
+CONSISTENT_STATE_FOUND: Final = "ConsistentStateFound"
 DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)
 
 AWAITING_REASON: Final = "AwaitingReconciliation"
@@ -133,6 +135,12 @@ class ConditionSet:
         """Confirm a decided condition at the present generation; one that somebody wrote without a reason gets one."""
         condition = self._conditions[kind]
         self._set(kind, condition.status, condition.reason or kind, condition.message)
+
+    def clear(self, kind: str) -> None:
+        """Take a condition out that has nothing to say any more; not one that the root depends on."""
+        if kind in (*DEPENDENTS, READY):
+            raise ValueError(f"condition {kind} is never taken out")
+        self._conditions.pop(kind, None)
 
     def _set(self, kind: str, status: Status, reason: str, message: str) -> None:
         if not reason:

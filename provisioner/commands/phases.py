@@ -11,6 +11,7 @@ from provisioner.apis import names
 from provisioner.apis.agentpool import pool_of_provider_id
 from provisioner.apis.conditions import (
     DRAINED,
+    DRIFTED,
     INITIALIZED,
     INSTANCE_TERMINATING,
     LAUNCHED,
@@ -94,7 +95,7 @@ def claim_status(claim: NodeClaim) -> ClaimStatus:
         phase=phase,
         since=since,
         # The default reason of a condition that is True repeats its name.
-        reason="" if told is None or told.status == "True" else told.reason,
+        reason="" if told is None or told.reason == told.type else told.reason,
         message="" if told is None else told.message,
         runs=bool(claim.provider_id),
     )
@@ -118,7 +119,7 @@ def _phase(claim: NodeClaim, by_type: Mapping[str, Condition]) -> tuple[Phase, d
         return (Phase.WAITING if is_waiting else phase), condition.last_transition, condition
     ready = by_type.get(READY)
     if ready is not None and ready.status == "True":
-        return Phase.READY, ready.last_transition, None
+        return Phase.READY, ready.last_transition, by_type.get(DRIFTED)
     return Phase.INITIALIZING, claim.created if ready is None else ready.last_transition, ready
 
 

@@ -34,6 +34,7 @@ from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
 from provisioner.nodeclaim.view import (
+    Ailment,
     CreatePool,
     DeletePool,
     FindInstance,
@@ -225,7 +226,7 @@ class Actuator:
             await self._release(claim)
             return False
         if step.delete_claim:
-            await self._delete_claim(claim, reason=step.delete_claim)
+            await self._delete_claim(claim, reason=step.delete_claim, ailment=step.ailment)
             return True
         return learned
 
@@ -316,9 +317,11 @@ class Actuator:
         await self._kube.delete_claim(claim.name, uid=claim.uid)
         _log.info("deleting a claim whose Node was deleted", extra={"claim": claim.name, "node": node.name})
 
-    async def _delete_claim(self, claim: NodeClaim, *, reason: str) -> None:
+    async def _delete_claim(self, claim: NodeClaim, *, reason: str, ailment: Ailment | None) -> None:
         await self._kube.delete_claim(claim.name, uid=claim.uid)
         self._claim_metrics.disrupted(claim, reason=reason)
+        if ailment is not None:
+            self._claim_metrics.unhealthy(claim, condition=ailment.condition, image_id=ailment.image_id)
         if reason == REGISTRATION_TIMEOUT:
             self._delays.failed(_size(claim), now=self._now())
         _log.warning("deleting a claim", extra={"claim": claim.name, "reason": reason})
@@ -353,8 +356,8 @@ class Actuator:
                 reason=notice.reason,
                 message=notice.message,
             )
-            if notice.node is not None:
-                # Repeated at every look; the recorder tells it once.
+            if notice.node is not None and view.claim.is_deleting:
+                # Repeated at every look of a drain; the recorder tells it once.
                 continue
             _log.log(
                 logging.WARNING if notice.is_warning else logging.INFO,
