@@ -18,7 +18,7 @@ SPEED ?= 30
 KEEP ?=
 CLUSTER ?= embedded
 
-.PHONY: help demo test lint types layers unit embedded real control-plane lock format clean
+.PHONY: help demo test lint types layers unit embedded real chaos-processes control-plane lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ embedded: $(READY) ## the tests on the control plane in Python
 
 real: $(READY) control-plane ## the tests on the real control plane
 	$(BIN)/pytest -m real -n 2 --dist loadfile
+
+chaos-processes: $(READY) control-plane ## the controller's process under fire on both; SEED=7 plays one again, SEEDS=1-50 more
+	$(BIN)/pytest tests/chaos/test_processes.py -n 2 -rP
 
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only

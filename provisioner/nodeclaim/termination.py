@@ -300,7 +300,9 @@ def _own_pools(view: View) -> list[AgentPool]:
 
 def _is_uncertain(view: View) -> bool:
     candidates = {view.pool_name, pool_name(view.claim.name), pool_name(view.claim.name, alternative=True)}
-    return any(view.pools.lookup(name) is Lookup.UNKNOWN for name in candidates)
+    # All of them, whatever the first answer: who asks about a name is woken when it becomes known, and of these names
+    # only the recorded one leads back to the claim.
+    return Lookup.UNKNOWN in [view.pools.lookup(name) for name in candidates]
 
 
 def _delete(view: View, draft: Draft, pools: list[AgentPool]) -> None:

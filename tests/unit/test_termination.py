@@ -229,6 +229,14 @@ def test_claim_is_held_while_a_pool_of_it_may_exist(doubtful: str) -> None:
     assert terminating(draft) is None
 
 
+def test_claim_asks_about_every_pool_that_may_be_its_own() -> None:
+    """The inventory tells of the names that it was asked about: with only another one of them the claim sleeps on."""
+    mine = {"recorded", NAME, HASHED}
+    pools = listed(unknown=mine)
+    assert after(view(deleted(pool="recorded"), pools=pools)).refresh
+    assert pools.asked == mine
+
+
 def test_failing_list_is_what_the_deleted_claim_shows() -> None:
     broken = failure(FailureClass.AUTH, "The identity may not list agent pools.")
     draft = after(view(deleted(), pools=listed(unknown=[NAME], failure=broken)))
