@@ -39,7 +39,8 @@ def initialized(*found: dict[str, Any], capacity: Any = None, **changes: Any) ->
 
 
 def look(claim: NodeClaim, *, size: Size = EIGHT, wait_for_gpus: bool = True, **of_node: Any) -> Step:
-    joined = node(owner=claim.uid, labels={names.NODECLASS_LABEL: "default"}, **of_node)
+    labels = {names.NODECLASS_LABEL: "default"}
+    joined = node(owner=claim.uid, labels=labels, finalizers=[names.TERMINATION_FINALIZER], **of_node)
     return reconcile(view(claim, joined, pools=listed(pool()), recorded_size=size, wait_for_gpus=wait_for_gpus))
 
 

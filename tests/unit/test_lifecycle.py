@@ -92,7 +92,14 @@ def test_claim_of_kaito_becomes_a_node_and_goes_again() -> None:
 
     world.client_deletes()
     world.settle()
-    assert world.take() == ([f"delete {NAME}", "status"], [("InstanceTerminating", "True", "InstanceTerminating")])
+    assert world.take() == (
+        ["node", "node deleted", f"delete {NAME}", "status"],
+        [
+            ("Drained", "True", "Drained"),
+            ("VolumesDetached", "True", "VolumesDetached"),
+            ("InstanceTerminating", "True", "InstanceTerminating"),
+        ],
+    )
     assert world.claim.is_true(READY)
 
     world.azure_finishes()
@@ -350,11 +357,10 @@ def test_claim_that_the_peer_has_made_ready_gets_the_label_of_its_class_with_its
         "conditions": reached(INITIALIZED, LAUNCHED, REGISTERED, READY),
     }
     done = claim(status=status, finalizers=(names.TERMINATION_FINALIZER,))
-    step = reconcile(view(done, node(owner=done.uid), pools=listed(peers_pool())))
+    held = node(owner=done.uid, finalizers=[names.TERMINATION_FINALIZER])
+    step = reconcile(view(done, held, pools=listed(peers_pool())))
     labels = {"labels": {names.NODECLASS_LABEL: "default"}}
-    assert step == Step(
-        metadata=labels, node_patch=NodePatch(node=node(owner=done.uid), patch={"metadata": labels}), settled=True
-    )
+    assert step == Step(metadata=labels, node_patch=NodePatch(node=held, patch={"metadata": labels}), settled=True)
 
 
 def test_claim_that_the_peer_was_launching_goes_on_with_the_same_pool() -> None:
