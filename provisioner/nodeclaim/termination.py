@@ -189,6 +189,11 @@ def _drain(view: View, draft: Draft, nodes: tuple[Node, ...], *, deadline: datet
         return True
     if _waits_for_pods(view, draft, nodes, loads, deadline=deadline, has_elapsed=has_elapsed):
         return True
+    drained = draft.conditions.get(DRAINED)
+    if drained is not None and drained.status == "False":
+        # Pods that nobody makes leave any more keep their volumes.
+        draft.conditions.set_false(VOLUMES_DETACHED, reason=drained.reason, message=drained.message)
+        return False
     return _waits_for_volumes(view, draft, nodes, loads, deadline=deadline)
 
 

@@ -98,7 +98,7 @@ class Invariants:
             return
         for pool in self._azure.pools.values():
             is_well = pool.uid == claim.uid and pool.state == "Succeeded" and pool.vm is not None and pool.vm.exists
-            if is_well and claim.is_true(READY) and any(node.is_ready for node in self._nodes_of(pool)):
+            if is_well and claim.is_true(READY) and any(map(_is_there, self._nodes_of(pool))):
                 self._world.violate(f"claim {claim.name} is deleted by the controller and was in order")
 
     def _note_fitness(self, change: Change) -> None:
@@ -199,3 +199,8 @@ class Invariants:
     def _nodes_of(self, pool: Pool) -> list[Node]:
         nodes = map(parse_node, self._objects.all(NODES))
         return [node for node in nodes if node.agent_pool == pool.name]
+
+
+def _is_there(node: Node) -> bool:
+    """Tell whether nobody has an objection to the Node: one that somebody deletes takes its claim along."""
+    return node.is_ready and not node.is_deleting

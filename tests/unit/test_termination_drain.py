@@ -305,6 +305,14 @@ def test_drain_ends_with_a_pool_that_somebody_deletes_meanwhile() -> None:
     assert wanted(step) == {going().name: {}}
 
 
+def test_volumes_of_a_drain_that_was_given_up_are_not_waited_for_when_the_pool_stands_again() -> None:
+    """Azure has failed to delete the pool that somebody else wanted to go; its pods were told nothing since."""
+    given_up = condition(DRAINED, "False", "AgentPoolDeleting", "Somebody else has deleted the agent pool meanwhile.")
+    step = look(deleted(given_up), going(), pods=(pod(),), volumes=("csi-1",), pools=listed(pool(state="Failed")))
+    assert step.azure == DeletePool(name=NAME)
+    assert said(step, VOLUMES_DETACHED) == ("False", "AgentPoolDeleting")
+
+
 def test_drain_ends_when_the_node_is_gone() -> None:
     step = look(deleted(draining()))
     assert said(step, DRAINED) == ("True", "Drained")
