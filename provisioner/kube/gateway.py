@@ -86,6 +86,24 @@ class KubeGateway:
         """Merge-patch metadata and spec; lists are replaced whole. Raises `Conflict`, `Gone`, `Rejected`."""
         return await self._patch(_path(NODES, name), patch, resource_version)
 
+    async def patch_node_metadata(self, name: str, patch: Patch, *, uid: str) -> Raw:
+        """Merge-patch metadata of the Node with that UID, whatever else is written to it meanwhile.
+
+        A young Node is written to by kubelet, node lifecycle controller and cloud controller manager within moments; a
+        patch that is bound to a version has to be decided anew after each of them. Raises `Conflict` where the Node has
+        been made anew, `Gone`, `Rejected`.
+        """
+        path = _path(NODES, name)
+        bound = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
+        try:
+            return await self._patch(path, bound, None)
+        except Rejected as error:
+            # The API server says no more than that the UID cannot be changed.
+            current = await self._get(NODES, name)
+            if current is not None and current["metadata"]["uid"] != uid:
+                raise Conflict(str(error), status=error.status, reason=error.reason) from error
+            raise
+
     async def delete_node(self, name: str, *, uid: str) -> None:
         """Delete the Node with that UID. One that is missing, or has been made anew, is no error."""
         await self._delete(NODES, name, uid)

@@ -30,7 +30,17 @@ from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.liveness import REGISTRATION_TIMEOUT
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
-from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View, Waiting
+from provisioner.nodeclaim.view import (
+    CreatePool,
+    DeletePool,
+    FindInstance,
+    NodePatch,
+    Setback,
+    Step,
+    Unavailable,
+    View,
+    Waiting,
+)
 from provisioner.placement.memory import OfferMemory
 
 _log: Final = logging.getLogger(__name__)
@@ -165,10 +175,7 @@ class Actuator:
                 # Deleted while we decided: nothing is asked of Azure for it any more.
                 return True
         if step.node_patch is not None:
-            node = step.node_patch.node
-            self._store.put_node(
-                await self._kube.patch_node(node.name, step.node_patch.patch, resource_version=node.resource_version)
-            )
+            await self._patch_node(step.node_patch)
         if step.status is not None:
             claim = await self._write_status(claim, step.status)
         self._tell(view, step)
@@ -221,6 +228,14 @@ class Actuator:
         if written.is_true(REGISTERED) and not claim.is_true(REGISTERED):
             self._delays.succeeded(_size(written))
         return written
+
+    async def _patch_node(self, patch: NodePatch) -> None:
+        node = patch.node
+        self._store.put_node(
+            await self._kube.patch_node(node.name, patch.patch, resource_version=node.resource_version)
+            if patch.is_of_version
+            else await self._kube.patch_node_metadata(node.name, patch.patch, uid=node.uid)
+        )
 
     async def _delete_node(self, node: Node) -> None:
         # Azure/gpu-provisioner put it there to drain the Node first; where it is gone, nobody else takes it off.
