@@ -10,13 +10,14 @@ from pydantic import ValidationError
 
 from provisioner.apis import names
 from provisioner.apis.quantity import parse_quantity
+from provisioner.apis.sharing import shared_texts
 from provisioner.apis.taints import Taint
 from provisioner.apis.times import parse_time
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """A Node as last seen."""
 
@@ -65,16 +66,16 @@ def parse_node(raw: Mapping[str, Any]) -> Node:
         resource_version=str(metadata.get("resourceVersion", "")),
         created=parse_time(metadata.get("creationTimestamp")) or _EPOCH,
         is_deleting="deletionTimestamp" in metadata,
-        labels=dict(metadata.get("labels") or {}),
-        annotations=dict(metadata.get("annotations") or {}),
+        labels=shared_texts(metadata.get("labels") or {}),
+        annotations=shared_texts(metadata.get("annotations") or {}),
         finalizers=tuple(metadata.get("finalizers") or ()),
         owner_uids=tuple(str(owner.get("uid", "")) for owner in metadata.get("ownerReferences") or ()),
         taints=tuple(taint for taint in map(_parse_taint, spec.get("taints") or ()) if taint),
         raw_taints=tuple(spec.get("taints") or ()),
         provider_id=spec.get("providerID") or "",
         ready=ready,
-        capacity=dict(status.get("capacity") or {}),
-        allocatable=dict(status.get("allocatable") or {}),
+        capacity=shared_texts(status.get("capacity") or {}),
+        allocatable=shared_texts(status.get("allocatable") or {}),
     )
 
 
