@@ -1,16 +1,19 @@
 """Initialization: from a registered Node to one that can run the workload: ready, untainted, with its GPUs."""
 
+from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.apis.conditions import INITIALIZED, REGISTERED
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.taints import is_ephemeral
-from provisioner.nodeclaim.view import Draft, NodePatch, View
+from provisioner.nodeclaim.view import Draft, NodePatch, View, Waiting, stored
 
 _NOT_REGISTERED = "ResourceNotRegistered"
+# Who looks at a claim reads what has been missing for longer than that.
+_BRIEF: Final = timedelta(seconds=2)
 
 
 def initialize(view: View, draft: Draft) -> None:
@@ -28,12 +31,39 @@ def initialize(view: View, draft: Draft) -> None:
     missing = _not_ready(view.claim, node) or _resource_missing(view, node)
     if missing:
         reason, message = missing
-        conditions.set_unknown(INITIALIZED, reason=reason, message=message)
+        if not _is_held(view, draft, reason=reason, message=message):
+            conditions.set_unknown(INITIALIZED, reason=reason, message=message)
         return
     # Node first, claim second: clients take Initialized=True as word that the Node is labelled.
     _label(draft, node)
     draft.status |= {"capacity": dict(node.capacity), "allocatable": dict(node.allocatable)}
     conditions.set_true(INITIALIZED)
+
+
+def _is_held(view: View, draft: Draft, *, reason: str, message: str) -> bool:
+    """Tell whether what is missing now is not written yet, because it may be there in moments.
+
+    A starting Node goes through one reason after the other, some of them within milliseconds, and each would be a write
+    to the claim that nobody has read before the next.
+    """
+    old, registered = stored(view, INITIALIZED), stored(view, REGISTERED)
+    if (
+        old is None
+        or registered is None
+        or registered.status != "True"
+        or (old.reason, old.message) == (reason, message)
+    ):
+        # The claim is written to anyway, or not at all.
+        return False
+    waiting = view.waiting
+    if waiting is None or waiting.what != INITIALIZED:
+        waiting = Waiting(what=INITIALIZED, since=view.now)
+    left = waiting.since + _BRIEF - view.now
+    if left <= timedelta(0):
+        return False
+    draft.waiting = waiting
+    draft.look_again(left)
+    return True
 
 
 def _not_ready(claim: NodeClaim, node: Node) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """Initialization: a registered Node can run the workload when it is ready, untainted, and its GPUs are there."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ from provisioner.apis.conditions import INITIALIZED, LAUNCHED, REGISTERED
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.initialization import initialize
-from provisioner.nodeclaim.view import Draft, NodePatch
+from provisioner.nodeclaim.view import Draft, NodePatch, Waiting
 from provisioner.placement.market import Placement, Refusal
 from tests.unit.builders import (
     A100,
     GPU_TAINT,
     NAME,
     NOT_READY_TAINT,
+    NOW,
+    condition,
     kaito_claim,
     node,
     provider_id,
@@ -272,3 +275,43 @@ def test_initialized_claim_stays_so_whatever_becomes_of_its_node() -> None:
     found = draft.conditions.get(INITIALIZED)
     assert found is not None
     assert found.observed_generation == 2
+
+
+NOT_READY_YET = condition(INITIALIZED, "Unknown", "NodeNotReady", "Node status is NotReady")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason", "again_after"),
+    [
+        (None, "NodeNotReady", 2.0),
+        (Waiting(what="Node", since=NOW - timedelta(minutes=5)), "NodeNotReady", 2.0),
+        (Waiting(what=INITIALIZED, since=NOW - timedelta(seconds=0.5)), "NodeNotReady", 1.5),
+        (Waiting(what=INITIALIZED, since=NOW - timedelta(seconds=2)), "ResourceNotRegistered", None),
+    ],
+    ids=["seen first", "seen first after another wait", "not yet", "lasts"],
+)
+def test_what_is_missing_is_written_once_it_lasts(
+    waiting: Waiting | None, reason: str, again_after: float | None
+) -> None:
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED, REGISTERED), NOT_READY_YET]}
+    draft = after(registered_claim(status=status), joined(gpus=None), waiting=waiting)
+    assert initialized(draft)[:2] == ("Unknown", reason)
+    assert draft.again_after == (timedelta(seconds=again_after) if again_after is not None else None)
+    assert (draft.waiting is None) is (again_after is None)
+
+
+def test_what_is_missing_is_written_at_once_with_the_registration() -> None:
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED), NOT_READY_YET]}
+    claim = recorded_claim(status=status)
+    seen = view(claim, joined(gpus=None))
+    draft = Draft(conditions=claim.condition_set(now=seen.now))
+    draft.conditions.set_true(REGISTERED)
+    initialize(seen, draft)
+    assert initialized(draft)[:2] == ("Unknown", "ResourceNotRegistered")
+
+
+def test_complete_node_is_not_waited_for() -> None:
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED, REGISTERED), NOT_READY_YET]}
+    draft = after(registered_claim(status=status), joined())
+    assert initialized(draft)[0] == "True"
+    assert draft.again_after is None
