@@ -81,9 +81,10 @@ def _own_seconds(life: Lifecycle) -> _Row:
 
 
 def _deletion(life: Lifecycle) -> _Row:
-    other, claims = _peer_of(life.shape), life.shape.claims
+    other, claims = _peer_of(life.shape), life.shape.deletes
+    of_all = "" if claims == life.shape.claims else f"{claims} of "
     return (
-        _name(life.shape),
+        f"{of_all}{_name(life.shape)}",
         spread(life.gone),
         other.gone,
         _arm(life.deleted, claims),
@@ -112,9 +113,9 @@ def _arm(usage: Usage, claims: int) -> str:
 
 
 def _by_kind(life: Lifecycle) -> Iterator[_Row]:
-    created, deleted, claims = life.created.kube, life.deleted.kube, life.shape.claims
+    created, deleted, shape = life.created.kube, life.deleted.kube, life.shape
     for call in sorted(created | deleted):
-        yield call, f"{created[call] / claims:.2f}", f"{deleted[call] / claims:.2f}"
+        yield call, f"{created[call] / shape.claims:.2f}", f"{deleted[call] / shape.deletes:.2f}"
 
 
 def _at_rest(lives: Sequence[Lifecycle]) -> Iterator[str]:
@@ -225,7 +226,7 @@ def _targets_of_life(life: Lifecycle, *, claims: int, about: str) -> Iterator[_T
         yield _Target(
             what=f"{about}: Kubernetes requests a claim to delete",
             limit=4,
-            measured=life.deleted.kube.total() / claims,
+            measured=life.deleted.kube.total() / life.shape.deletes,
         )
     if (rest := life.rest) is not None:
         yield _Target(what=f"{about}, idle: RSS, MiB", limit=120, measured=rest.rss)

@@ -29,7 +29,7 @@ _SHAPES: Final[Mapping[str, Shape]] = {
     "50x125": Shape(claims=50, operation=125.0, scale=_FAST),
     "100x300": Shape(claims=100, operation=300.0, scale=_FAST),
     "100x300-ra30": Shape(claims=100, operation=300.0, retry_after=30.0, scale=_FAST),
-    "1000x125": Shape(claims=1000, operation=125.0, at_rest=True),
+    "1000x125": Shape(claims=1000, operation=125.0, at_rest=True, most_deletes=20),
 }
 _OTHERS: Final[Mapping[str, Callable[[Run], Awaitable[Figures]]]] = {
     "quota": quota,
