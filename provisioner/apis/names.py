@@ -17,8 +17,12 @@ INITIALIZED_LABEL: Final = "karpenter.sh/initialized"
 CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
 DO_NOT_SYNC_TAINTS_LABEL: Final = "karpenter.sh/do-not-sync-taints"
 UNREGISTERED_TAINT_KEY: Final = "karpenter.sh/unregistered"
+# On a Node that is being taken down: nothing new is scheduled to it.
+DISRUPTED_TAINT_KEY: Final = "karpenter.sh/disrupted"
 
 DO_NOT_DISRUPT_ANNOTATION: Final = "karpenter.sh/do-not-disrupt"
+# RFC 3339: when the pods of a claim's Node are deleted, whatever keeps them from being evicted.
+TERMINATION_TIMESTAMP_ANNOTATION: Final = "karpenter.sh/nodeclaim-termination-timestamp"
 
 CAPACITY_TYPE_ON_DEMAND: Final = "on-demand"
 CAPACITY_TYPE_SPOT: Final = "spot"
@@ -38,6 +42,18 @@ RAGENGINE_LABEL: Final = "kaito.sh/ragengine"
 KAITO_OWNER_LABELS: Final = (WORKSPACE_LABEL, RAGENGINE_LABEL)
 NODE_IMAGE_FAMILY_ANNOTATION: Final = "kaito.sh/node-image-family"
 
+# kaito.sh Workspace
+WORKSPACE_KIND: Final = "Workspace"
+WORKSPACE_VERSION: Final = "v1beta1"
+WORKSPACE_PLURAL: Final = "workspaces"
+WORKSPACE_API_VERSION: Final = f"{KAITO_GROUP}/{WORKSPACE_VERSION}"
+WORKSPACE_FINALIZER: Final = "workspace.finalizer.kaito.sh"
+WORKSPACE_NAMESPACE_LABEL: Final = "kaito.sh/workspacenamespace"
+ENABLE_LOAD_BALANCER_ANNOTATION: Final = "kaito.sh/enablelb"
+BYPASS_CHECKS_ANNOTATION: Final = "kaito.sh/bypass-resource-checks"
+# The label that KAITO and AKS's own tools put on Nodes with NVIDIA GPUs.
+ACCELERATOR_LABEL: Final = "accelerator"
+
 # Node labels that Azure/gpu-provisioner puts on its agent pools; they are how its pools are told from a user's.
 MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"
 CREATION_TIMESTAMP_LABEL: Final = "kaito.sh/creation-timestamp"
@@ -48,6 +64,9 @@ OS_LABEL: Final = "kubernetes.io/os"
 ARCH_LABEL: Final = "kubernetes.io/arch"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+EXCLUDE_FROM_BALANCERS_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
+# The kubelet's mark on its copy of a static pod.
+MIRROR_POD_ANNOTATION: Final = "kubernetes.io/config.mirror"
 
 # AKS
 AKS_AGENT_POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
@@ -57,6 +76,8 @@ SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
 # Ours. What a restart needs to find a claim's agent pool again, written before the pool is asked for.
 AGENT_POOL_ANNOTATION: Final = "gpu-provisioner.kaito.sh/agent-pool"
 INSTANCE_TYPE_ANNOTATION: Final = "gpu-provisioner.kaito.sh/instance-type"
+# On a Workspace: how many Nodes it is to have, for clusters whose CRD writes a resource.count of 1 by itself.
+NODE_COUNT_ANNOTATION: Final = "gpu-provisioner.kaito.sh/node-count"
 
 # Tags on the agent pool: proof of ownership. A tag name must not contain `<>%&\?/`, hence no slash.
 CLAIM_TAG: Final = "gpu-provisioner.kaito.sh.nodeclaim"

@@ -39,6 +39,11 @@ class Node:
     allocatable: Mapping[str, str]
 
     @property
+    def key(self) -> str:
+        """Return the name: Nodes have no namespace."""
+        return self.name
+
+    @property
     def is_ready(self) -> bool:
         """Tell whether the kubelet reports the node as Ready."""
         return self.ready == "True"

@@ -102,6 +102,11 @@ class NodeClaim:
     conditions: tuple[Condition, ...]
 
     @property
+    def key(self) -> str:
+        """Return the name: claims have no namespace."""
+        return self.name
+
+    @property
     def is_managed(self) -> bool:
         """Tell whether the claim is for this provider: by NodeClass, or by a label of KAITO's older clients."""
         if (self.node_class.group, self.node_class.kind) == (names.KAITO_GROUP, names.NODECLASS_KIND):

@@ -9,7 +9,7 @@ from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.prices import Prices
 from provisioner.commands.phases import ClaimStatus, claim_status
 from provisioner.commands.price_list import learn_prices, make_prices
-from provisioner.nodeclaim.sizes import KnownSizes, NothingListed
+from provisioner.placement.sizes import KnownSizes, NothingListed
 from provisioner.settings import SettingError
 
 # Seconds. Prices are a help, the state of the claims is what was asked for.

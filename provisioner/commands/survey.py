@@ -15,8 +15,8 @@ from provisioner.azure.skus import SkuCatalogue, region_name
 from provisioner.azure.usages import Usages
 from provisioner.commands.exits import Trouble
 from provisioner.commands.price_list import learn_prices, make_prices
-from provisioner.nodeclaim.sizes import KnownSizes
 from provisioner.placement.size import Size
+from provisioner.placement.sizes import KnownSizes
 
 # How Compute answers for a region that it is not in.
 _NO_SUCH_REGION: Final = "noregisteredproviderfound"

@@ -5,6 +5,7 @@ newer server has. Writes carry the resourceVersion or UID they were decided on, 
 object is refused instead of carried out.
 """
 
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,9 +23,12 @@ Patch = Mapping[str, Any]
 CLAIMS: Final = f"/apis/{names.NODECLAIM_API_VERSION}/{names.NODECLAIM_PLURAL}"
 NODE_CLASSES: Final = f"/apis/{names.KAITO_GROUP}/{names.NODECLASS_VERSION}/{names.NODECLASS_PLURAL}"
 NODES: Final = "/api/v1/nodes"
+PODS: Final = "/api/v1/pods"
+VOLUME_ATTACHMENTS: Final = "/apis/storage.k8s.io/v1/volumeattachments"
 
 # Objects a page, as client-go's pager: 500 Nodes with their image lists are about 10 MB.
 _PAGE: Final = 500
+_NO_QUERY: Final[Mapping[str, str]] = {}
 
 
 class KubeGateway:
@@ -122,6 +126,48 @@ class KubeGateway:
         """Merge-patch `{"status": {...}}`. Returns the new object; raises `Conflict`, `Gone`, `Rejected`."""
         return await self._patch(_path(NODE_CLASSES, name) + "/status", patch, resource_version)
 
+    # Pods and volumes of a Node that is being taken down
+
+    async def list_pods(self, *, node: str) -> list[Raw]:
+        """Return the pods that are bound to the Node."""
+        items, _ = await self._list(PODS, query={"fieldSelector": f"spec.nodeName={node}"})
+        return items
+
+    async def evict_pod(self, namespace: str, name: str, *, uid: str) -> None:
+        """Ask for the eviction of the pod with that UID. One that is missing, or has been made anew, is no error.
+
+        Raises `Unavailable` with status 429 where a PodDisruptionBudget does not allow it now, and with 500 where
+        several budgets hold for the pod: the API server then allows none.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        with contextlib.suppress(Gone, Conflict):
+            await self._transport.call("POST", f"{_pod(namespace, name)}/eviction", body=body)
+
+    async def delete_pod(self, namespace: str, name: str, *, uid: str, grace_seconds: int) -> None:
+        """Delete the pod with that UID, whatever budgets say. One that is missing or made anew is no error."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": grace_seconds,
+            "preconditions": {"uid": uid},
+        }
+        with contextlib.suppress(Gone, Conflict):
+            await self._transport.call("DELETE", _pod(namespace, name), body=body)
+
+    async def list_volume_attachments(self) -> list[Raw]:
+        """Return the VolumeAttachments of the cluster."""
+        items, _ = await self._list(VOLUME_ATTACHMENTS)
+        return items
+
+    async def get_volume_claim(self, namespace: str, name: str) -> Raw | None:
+        """Return the PersistentVolumeClaim, or None where there is none of that name."""
+        return await self._get(f"/api/v1/namespaces/{quote(namespace, safe='')}/persistentvolumeclaims", name)
+
     # Events
 
     async def get_event(self, namespace: str, name: str) -> Raw | None:
@@ -144,25 +190,25 @@ class KubeGateway:
         except Gone:
             return None
 
-    async def _list(self, collection: str) -> tuple[list[Raw], str]:
+    async def _list(self, collection: str, *, query: Mapping[str, str] = _NO_QUERY) -> tuple[list[Raw], str]:
         # Without a resourceVersion the answer is the state as of the request. Version "0" would be cheaper, and is a
         # cache of any age: a new object might be missing from it.
         items: list[Raw] = []
-        query: dict[str, str | int] = {"limit": _PAGE}
+        paging: dict[str, str | int] = {"limit": _PAGE}
         while True:
             try:
-                page = await self._transport.read(collection, query=query)
+                page = await self._transport.read(collection, query={**query, **paging})
             except Rejected as error:
-                if error.status != 410 or "continue" not in query:
+                if error.status != 410 or "continue" not in paging:
                     raise
                 # Compaction has outrun us between two pages. All at once then, as client-go's pager does.
-                items, query = [], {}
+                items, paging = [], {}
                 continue
             items += page.get("items") or ()
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
                 return items, str(metadata.get("resourceVersion") or "")
-            query["continue"] = metadata["continue"]
+            paging["continue"] = metadata["continue"]
 
     async def _patch(self, path: str, patch: Patch, resource_version: str | None) -> Raw:
         if resource_version is not None:
@@ -185,6 +231,10 @@ class KubeGateway:
 
 def _path(collection: str, name: str) -> str:
     return f"{collection}/{quote(name, safe='')}"
+
+
+def _pod(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
 
 
 def _events(namespace: str) -> str:

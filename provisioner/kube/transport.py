@@ -17,6 +17,8 @@ from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Reject
 _log = logging.getLogger(__name__)
 
 MERGE_PATCH: Final = "application/merge-patch+json"
+# JSON is YAML, and this is the type that every API server takes.
+APPLY_PATCH: Final = "application/apply-patch+yaml"
 
 # Seconds. An API server answers in milliseconds; its own limit for a request is 60 s (--request-timeout).
 REQUEST_TIMEOUT: Final = 30.0

@@ -2,7 +2,7 @@
 
 kopf runs in a thread with an event loop of its own. In ours it would take over SIGINT and SIGTERM, and at its end it
 cancels every task that was created since its start, since it cannot tell its own from others': a PUT to Azure in
-flight among them. Callbacks come back to the caller's loop, in the order of the events.
+flight among them. Events come back to the caller's loop, in the order of the events.
 
 Only `on.event` handlers are used: they store nothing on the objects and write nothing. With any other kind kopf
 manages a finalizer, and `settings.persistence.finalizer` must never name ours: kopf would take it off.
@@ -14,7 +14,7 @@ import functools
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -23,7 +23,6 @@ import kopf
 # Not public, but the type of a parameter of kopf.operator: what kopf sees is to be had nowhere else.
 from kopf._cogs.structs.references import Insights
 
-from provisioner.apis import names
 from provisioner.kube.access import load_configuration
 from provisioner.kube.errors import Gone, KubeError
 from provisioner.kube.transport import Transport
@@ -47,43 +46,51 @@ _KOPF_LOGGERS: Final = {
 # Objects a page of the first list.
 _CHUNK: Final = 500
 
-_CLAIMS: Final = (names.KARPENTER_GROUP, names.NODECLAIM_VERSION, names.NODECLAIM_PLURAL)
-_NODES: Final = ("", "v1", "nodes")
-_NODE_CLASSES: Final = (names.KAITO_GROUP, names.NODECLASS_VERSION, names.NODECLASS_PLURAL)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Callbacks:
-    """Called with each event, in the loop that awaits `run_watch`; must not wait and should not raise.
+class Watched:
+    """A kind of objects, and who is told of them.
 
-    An object that was there before the watch is ADDED, and comes again as such whenever a watch has to list anew.
-    A deletion that falls into the gap before such a list is never told of: full lists have to find it.
+    The handler is called with each event, in the loop that awaits `run_watch`; it must not wait and should not raise.
+    An object that was there before the watch is ADDED, and comes again as such whenever a watch has to list anew. A
+    deletion that falls into the gap before such a list is never told of: full lists have to find it.
     """
 
-    on_claim: Handler
-    on_node: Handler
-    on_node_class: Handler
+    group: str
+    version: str
+    plural: str
+    handler: Handler
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Return group, version and plural."""
+        return self.group, self.version, self.plural
+
+    @property
+    def is_built_in(self) -> bool:
+        """Tell whether every API server has the kind, so that no CRD has to be waited for."""
+        return "." not in self.group
 
 
-async def run_watch(*, callbacks: Callbacks, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
-    """Watch NodeClaims, Nodes and KaitoNodeClasses until `stop` is set. `ready` is set once kopf has started.
+async def run_watch(kinds: Sequence[Watched], *, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+    """Watch those kinds until `stop` is set. `ready` is set once kopf has started.
 
     A kind whose CRD is missing is watched as soon as it is installed. Raises what kopf dies of: no access to the
     cluster, or an answer to a watch that no repetition helps.
     """
-    await _Watch(callbacks, ready).run(stop)
+    await _Watch(kinds, ready).run(stop)
 
 
 class _Watch:
     """One life of kopf in its thread."""
 
-    def __init__(self, callbacks: Callbacks, ready: asyncio.Event | None) -> None:
+    def __init__(self, kinds: Sequence[Watched], ready: asyncio.Event | None) -> None:
         self._home = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._home.create_future()
         # Looked at even where nobody waits any more for the end of kopf, or asyncio complains of it in the log: after
         # a cancellation, and where kopf comes to its end later than we wait for it.
         self._ended.add_done_callback(asyncio.Future.exception)
-        self._callbacks = callbacks
+        self._kinds = tuple(kinds)
         self._ready = ready
         self._lock = threading.Lock()
         self._stopping = False
@@ -143,7 +150,7 @@ class _Watch:
                         return
                     self._stop_kopf = functools.partial(loop.call_soon_threadsafe, stop.set)
                 # Before kopf starts: what starts later is kopf's to cancel.
-                check = asyncio.create_task(_stop_at_a_missed_kind(stop, transport=transport, insights=insights))
+                check = asyncio.create_task(self._stop_at_a_missed_kind(stop, transport=transport, insights=insights))
                 try:
                     await kopf.operator(
                         registry=self._registry(),
@@ -159,6 +166,25 @@ class _Watch:
                     with self._lock:
                         self._stop_kopf = None
 
+    async def _stop_at_a_missed_kind(self, stop: asyncio.Event, *, transport: Transport, insights: Insights) -> None:
+        """Stop kopf once a kind is served and kopf does not see it.
+
+        kopf looks at what is served when a CRD changes. Where the API server that it then asks is behind the one that
+        has told of the change, or while kopf lists CRDs anew after a broken connection, it misses the kind, and for
+        good. Twice in a row, because the two of us never look at quite the same moment.
+        """
+        of_crds = [kind.kind for kind in self._kinds if not kind.is_built_in]
+        before: set[tuple[str, str, str]] = set()
+        while True:
+            await asyncio.sleep(_CHECK_INTERVAL)
+            watched = {(resource.group, resource.version, resource.plural) for resource in insights.watched_resources}
+            missed = {kind for kind in of_crds if kind not in watched and await _is_served(transport, kind)}
+            if repeated := missed & before:
+                _log.warning("kopf has missed %s, starting it again", ", ".join(plural for _, _, plural in repeated))
+                stop.set()
+                return
+            before = missed
+
     def _on_stray_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # kopf leaves tasks behind when it is stopped while it starts; they fail on its closed session.
         if not self._stopping:
@@ -168,12 +194,8 @@ class _Watch:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry, id="access", retries=5, backoff=5)(_login)
         kopf.on.startup(registry=registry, id="ready")(self._on_startup)
-        for (group, version, plural), handler in (
-            (_CLAIMS, self._callbacks.on_claim),
-            (_NODES, self._callbacks.on_node),
-            (_NODE_CLASSES, self._callbacks.on_node_class),
-        ):
-            kopf.on.event(group, version, plural, registry=registry, id=plural)(self._forwarder(handler))
+        for kind in self._kinds:
+            kopf.on.event(*kind.kind, registry=registry, id=kind.plural)(self._forwarder(kind.handler))
         return registry
 
     async def _on_startup(self, **_: Any) -> None:
@@ -186,27 +208,6 @@ class _Watch:
             self._home.call_soon_threadsafe(handler, event["type"] or "ADDED", event["object"])
 
         return forward
-
-
-async def _stop_at_a_missed_kind(stop: asyncio.Event, *, transport: Transport, insights: Insights) -> None:
-    """Stop kopf once a kind is served and kopf does not see it.
-
-    kopf looks at what is served when a CRD changes. Where the API server that it then asks is behind the one that has
-    told of the change, or while kopf lists CRDs anew after a broken connection, it misses the kind, and for good.
-    Twice in a row, because the two of us never look at quite the same moment.
-    """
-    before: set[tuple[str, str, str]] = set()
-    while True:
-        await asyncio.sleep(_CHECK_INTERVAL)
-        watched = {(resource.group, resource.version, resource.plural) for resource in insights.watched_resources}
-        missed = {
-            kind for kind in (_CLAIMS, _NODE_CLASSES) if kind not in watched and await _is_served(transport, kind)
-        }
-        if repeated := missed & before:
-            _log.warning("kopf has missed %s, starting it again", ", ".join(plural for _, _, plural in repeated))
-            stop.set()
-            return
-        before = missed
 
 
 async def _is_served(transport: Transport, kind: tuple[str, str, str]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from provisioner.apis import names
 from provisioner.azure.agentpools import AgentPools
 from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
@@ -16,7 +17,7 @@ from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
-from provisioner.kube.watch import Callbacks
+from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.collector import Collector
@@ -137,12 +138,22 @@ class Assembly:
         )
 
     @property
-    def callbacks(self) -> Callbacks:
-        """Return whom the watches tell."""
-        return Callbacks(
-            on_claim=self.controller.on_claim,
-            on_node=self.controller.on_node,
-            on_node_class=self.controller.on_node_class,
+    def watched(self) -> tuple[Watched, ...]:
+        """Return what is to be watched, and whom the watches tell."""
+        return (
+            Watched(
+                group=names.KARPENTER_GROUP,
+                version=names.NODECLAIM_VERSION,
+                plural=names.NODECLAIM_PLURAL,
+                handler=self.controller.on_claim,
+            ),
+            Watched(group="", version="v1", plural="nodes", handler=self.controller.on_node),
+            Watched(
+                group=names.KAITO_GROUP,
+                version=names.NODECLASS_VERSION,
+                plural=names.NODECLASS_PLURAL,
+                handler=self.controller.on_node_class,
+            ),
         )
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:

@@ -10,7 +10,7 @@ from provisioner.apis.failure import Failure, FailureClass
 from provisioner.azure.agentpools import AgentPools, ArmFailure, ManagedCluster
 from provisioner.azure.prices import Prices, PricesUnavailable
 from provisioner.azure.skus import SkuCatalogue
-from provisioner.nodeclaim.sizes import KnownSizes, NothingListed
+from provisioner.placement.sizes import KnownSizes, NothingListed
 from provisioner.settings import SettingError
 
 _log: Final = logging.getLogger(__name__)

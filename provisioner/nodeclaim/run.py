@@ -165,7 +165,7 @@ class _Operation:
         while not stop.is_set():
             started = time.monotonic()
             try:
-                await run_watch(callbacks=self._parts.callbacks, stop=stop)
+                await run_watch(self._parts.watched, stop=stop)
             except Exception:  # noqa: BLE001 -- logged with its traceback; whatever it was, watching must go on
                 if stop.is_set():
                     # kopf does not end well in the moments in which it starts; its end is what was asked for.

@@ -11,6 +11,7 @@ from provisioner.apis.conditions import Condition, ConditionSet
 from provisioner.apis.failure import Failure
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.apis.pod import Pod
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label, pool_name
 from provisioner.nodeclaim.delays import Delay
@@ -74,6 +75,26 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeLoad:
+    """What keeps a Node from being taken down, as just listed.
+
+    `pods` are all that are bound to it, `volumes` the names of its VolumeAttachments that a pod which has to leave may
+    still hold.
+    """
+
+    pods: tuple[Pod, ...]
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eviction:
+    """A pod that has to leave its Node: by an eviction, or with so many seconds of grace whatever budgets say."""
+
+    pod: Pod
+    grace_seconds: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Everything that a decision about one claim rests on.
 
@@ -84,6 +105,7 @@ class View:
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
     used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
+    `loads` are by Node's name, and only of Nodes that were asked about.
     """
 
     claim: NodeClaim
@@ -105,6 +127,7 @@ class View:
     size_delay: Delay | None = None
     timeouts: Timeouts = Timeouts()
     waiting: Waiting | None = None
+    loads: Mapping[str, NodeLoad] = field(default_factory=dict)
 
     @property
     def pool_name(self) -> str:

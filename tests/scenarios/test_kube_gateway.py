@@ -22,7 +22,8 @@ from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Reject
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.gateway import CLAIMS, NODE_CLASSES, NODES, KubeGateway
 from provisioner.kube.store import Store
-from provisioner.kube.watch import Callbacks, run_watch
+from provisioner.kube.watch import Watched as WatchedKind
+from provisioner.kube.watch import run_watch
 from tests.kube import clear, uninstall
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -136,8 +137,15 @@ class Watched:
         self.events: list[tuple[str, str, str]] = []
         self.ready = asyncio.Event()
         self._told = asyncio.Event()
-        self.callbacks = Callbacks(
-            on_claim=self.on_claim, on_node=self.on_node, on_node_class=self._note("KaitoNodeClass")
+        self.kinds = (
+            WatchedKind(group="karpenter.sh", version="v1", plural="nodeclaims", handler=self.on_claim),
+            WatchedKind(group="", version="v1", plural="nodes", handler=self.on_node),
+            WatchedKind(
+                group="kaito.sh",
+                version="v1alpha1",
+                plural="kaitonodeclasses",
+                handler=self._note("KaitoNodeClass"),
+            ),
         )
 
     def on_claim(self, event: str, raw: dict[str, Any]) -> None:
@@ -176,7 +184,7 @@ async def watching(*, anew: bool = False) -> AsyncIterator[Watched]:
     async def watch() -> None:
         while not stop.is_set():
             with contextlib.suppress(*([Exception] if anew else [])):
-                await run_watch(callbacks=watched.callbacks, stop=stop, ready=watched.ready)
+                await run_watch(watched.kinds, stop=stop, ready=watched.ready)
 
     task = asyncio.create_task(watch())
     try:
@@ -424,14 +432,14 @@ async def test_refused_credentials_end_the_watch(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     watched = Watched()
     with pytest.raises((kopf.LoginError, AssertionError)):
-        await asyncio.wait_for(run_watch(callbacks=watched.callbacks, stop=asyncio.Event()), DEADLINE)
+        await asyncio.wait_for(run_watch(watched.kinds, stop=asyncio.Event()), DEADLINE)
     # An AssertionError is that of another of its tasks, whose session was closed by this very end.
     assert re.search("(?i)unauthorized|credentials", caplog.text)
 
 
 async def test_cancelled_watch_takes_nothing_with_it(admin: ApiClient) -> None:
     watched = Watched()
-    watch = asyncio.create_task(run_watch(callbacks=watched.callbacks, stop=asyncio.Event(), ready=watched.ready))
+    watch = asyncio.create_task(run_watch(watched.kinds, stop=asyncio.Event(), ready=watched.ready))
     await watched.ready.wait()
     claim = create_claim(admin)
     await watched.until(lambda: watched.store.claim(name_of(claim)) is not None)

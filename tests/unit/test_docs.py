@@ -8,9 +8,9 @@ import yaml
 
 from provisioner.apis.failure import FailureClass
 from provisioner.apis.nodeclaim import parse_nodeclaim
-from provisioner.nodeclaim.sizes import KnownSizes, NothingListed
 from provisioner.placement.market import Market
 from provisioner.placement.place import place
+from provisioner.placement.sizes import KnownSizes, NothingListed
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

@@ -11,9 +11,10 @@ import kopf
 import pytest
 from aiohttp import web
 
+from provisioner.apis import names
 from provisioner.kube import watch
 from provisioner.kube.access import ConfigException
-from provisioner.kube.watch import Callbacks, run_watch
+from provisioner.kube.watch import Watched, run_watch
 from tests.unit.kube_support import write_kubeconfig
 
 
@@ -72,7 +73,11 @@ def nobody(event: str, raw: dict[str, Any]) -> None:
     raise AssertionError(event, raw)
 
 
-CALLBACKS = Callbacks(on_claim=nobody, on_node=nobody, on_node_class=nobody)
+KINDS = (
+    Watched(group=names.KARPENTER_GROUP, version="v1", plural="nodeclaims", handler=nobody),
+    Watched(group="", version="v1", plural="nodes", handler=nobody),
+    Watched(group=names.KAITO_GROUP, version=names.NODECLASS_VERSION, plural="kaitonodeclasses", handler=nobody),
+)
 
 
 async def test_kind_that_kopf_has_missed_makes_it_start_again_once(
@@ -92,7 +97,7 @@ async def test_kind_that_kopf_has_missed_makes_it_start_again_once(
         await stopped.wait()
 
     lived = play(monkeypatch, sees_nothing, sees_claims)
-    await run_watch(callbacks=CALLBACKS, stop=stop)
+    await run_watch(KINDS, stop=stop)
     assert lived == [0, 1]
     assert discovery.asked == 2, "it takes two looks in a row"
 
@@ -112,7 +117,7 @@ async def test_kind_that_kopf_sees_a_moment_later_does_not(
         await stopped.wait()
 
     lived = play(monkeypatch, sees_claims_late)
-    await run_watch(callbacks=CALLBACKS, stop=stop)
+    await run_watch(KINDS, stop=stop)
     assert lived == [0]
 
 
@@ -122,7 +127,7 @@ async def test_kopf_that_dies_takes_the_watch_with_it(discovery: Discovery, monk
 
     play(monkeypatch, dies)
     with pytest.raises(RuntimeError, match="a fatal answer"):
-        await run_watch(callbacks=CALLBACKS, stop=asyncio.Event())
+        await run_watch(KINDS, stop=asyncio.Event())
 
 
 async def test_kopf_that_ends_unasked_is_an_error(discovery: Discovery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +136,7 @@ async def test_kopf_that_ends_unasked_is_an_error(discovery: Discovery, monkeypa
 
     play(monkeypatch, ends)
     with pytest.raises(RuntimeError, match="ended by itself"):
-        await run_watch(callbacks=CALLBACKS, stop=asyncio.Event())
+        await run_watch(KINDS, stop=asyncio.Event())
 
 
 async def test_watch_that_is_stopped_before_it_began_ends(
@@ -143,7 +148,7 @@ async def test_watch_that_is_stopped_before_it_began_ends(
     play(monkeypatch, lives)
     stop = asyncio.Event()
     stop.set()
-    await asyncio.wait_for(run_watch(callbacks=CALLBACKS, stop=stop), 10)
+    await asyncio.wait_for(run_watch(KINDS, stop=stop), 10)
 
 
 async def test_kopf_that_dies_when_nobody_waits_for_it_any_more_is_not_complained_of(
@@ -160,7 +165,7 @@ async def test_kopf_that_dies_when_nobody_waits_for_it_any_more_is_not_complaine
     monkeypatch.setattr(watch, "_STOP_TIMEOUT", 0.0)
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     asyncio.get_running_loop().call_later(0.1, stop.set)
-    await run_watch(callbacks=CALLBACKS, stop=stop)
+    await run_watch(KINDS, stop=stop)
     left.set()
     for thread in threading.enumerate():
         if thread.name == "kopf":
@@ -173,7 +178,7 @@ async def test_kopf_that_dies_when_nobody_waits_for_it_any_more_is_not_complaine
 async def test_without_access_there_is_no_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     with pytest.raises(ConfigException):
-        await run_watch(callbacks=CALLBACKS, stop=asyncio.Event())
+        await run_watch(KINDS, stop=asyncio.Event())
 
 
 def test_backoffs_never_end() -> None:

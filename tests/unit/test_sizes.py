@@ -8,8 +8,8 @@ import pytest
 
 from provisioner.apis import names
 from provisioner.gpus import catalogue
-from provisioner.nodeclaim.sizes import KnownSizes, NothingListed, Prices
 from provisioner.placement.size import Size, Sizes
+from provisioner.placement.sizes import KnownSizes, NothingListed, Prices
 
 A100 = "Standard_NC24ads_A100_v4"
 T4 = "Standard_NC4as_T4_v3"

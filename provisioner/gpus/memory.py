@@ -1,0 +1,112 @@
+"""How much GPU memory serving a model with vLLM takes, on each of the GPUs that it is split over. Pure.
+
+    weights  1.02 of the safetensors files, shared out over tensor and pipeline parallel GPUs
+    KV cache 2 (key and value) x layers x KV heads x head dimension x bytes a token. KV heads are shared out over tensor
+             parallel GPUs and repeated where there are fewer of them than GPUs; latent attention has one vector for all
+             heads and nothing to share out; a sliding window's layers keep no more than their window
+    overhead 2.3 GiB for CUDA's context, NCCL, graphs and activations, and 5 % of the weights
+
+The KV cache is vLLM's own arithmetic. Overhead and the 2 % are KAITO's (`nodesestimator`), on the safe side.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from provisioner.gpus.model_facts import ModelFacts
+
+GIB: Final = 2**30
+# What vLLM is told to use of a GPU (--gpu-memory-utilization); the rest is the driver's and what grows unseen.
+UTILIZATION: Final = 0.9
+# Tokens of the KV cache's pages on GPUs (vLLM's default block_size).
+BLOCK: Final = 16
+# Tokens that must fit whatever the model could do: fewer serve nobody. vLLM takes all that the memory has room for.
+LEAST_CONTEXT: Final = 2048
+
+_WEIGHTS_FACTOR: Final = 1.02
+_OVERHEAD: Final = 2.3 * GIB
+_ACTIVATIONS: Final = 0.05
+# Of 16-bit weights: a quarter, and embeddings and norms, which stay as they are.
+_QLORA_WEIGHTS: Final = 0.32
+_TUNING_ACTIVATIONS: Final = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes on each GPU."""
+
+    weights: float
+    overhead: float
+    kv_cache: float
+
+    @property
+    def total(self) -> float:
+        """Return the sum."""
+        return self.weights + self.overhead + self.kv_cache
+
+
+def need(
+    facts: ModelFacts, *, tensor_parallel: int = 1, pipeline_parallel: int = 1, context: int, sequences: int = 1
+) -> Need:
+    """Return what the model takes on each GPU for so many sequences of `context` tokens at once."""
+    weights = facts.weights_bytes / (tensor_parallel * pipeline_parallel)
+    kv_cache = kv_cache_bytes(
+        facts, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel, tokens=context
+    )
+    return Need(
+        weights=_WEIGHTS_FACTOR * weights,
+        overhead=_OVERHEAD + _ACTIVATIONS * weights,
+        kv_cache=kv_cache * sequences,
+    )
+
+
+def kv_cache_bytes(facts: ModelFacts, *, tensor_parallel: int = 1, pipeline_parallel: int = 1, tokens: int) -> float:
+    """Return the bytes of KV cache that one sequence of so many tokens takes on each GPU."""
+    tokens = math.ceil(tokens / BLOCK) * BLOCK
+    windowed = min(tokens, math.ceil(facts.window / BLOCK) * BLOCK) if facts.window else tokens
+    layers = facts.attention_layers * tokens + facts.window_layers * windowed
+    return layers * _bytes_a_token_and_layer(facts, tensor_parallel) / pipeline_parallel
+
+
+def tuning_bytes(facts: ModelFacts, *, quantized: bool) -> float:
+    """Return what tuning an adapter takes on each GPU: all weights, activations of one short batch, the adapter's own.
+
+    An estimate on the safe side. QLoRA holds the weights in 4 bits, and what does not become smaller is a fifth of it.
+    """
+    held = facts.weights_bytes * (_QLORA_WEIGHTS if quantized else 1.0)
+    return held * (1 + _TUNING_ACTIVATIONS) + _OVERHEAD
+
+
+def context_that_fits(
+    facts: ModelFacts, *, tensor_parallel: int = 1, pipeline_parallel: int = 1, memory_gib: float
+) -> int:
+    """Return the longest sequence in tokens that GPUs of that memory have room for, at most the model's own; 0: none.
+
+    vLLM finds the same by itself when it starts with `--max-model-len auto`.
+    """
+    low, high = 0, max(facts.context, LEAST_CONTEXT) // BLOCK
+    while low < high:
+        middle = (low + high + 1) // 2
+        asked = need(
+            facts,
+            tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
+            context=middle * BLOCK,
+        )
+        if asked.total <= usable(memory_gib):
+            low = middle
+        else:
+            high = middle - 1
+    return low * BLOCK
+
+
+def usable(memory_gib: float) -> float:
+    """Return the bytes of a GPU that vLLM is told to use."""
+    return memory_gib * GIB * UTILIZATION
+
+
+def _bytes_a_token_and_layer(facts: ModelFacts, tensor_parallel: int) -> int:
+    size = 1 if facts.kv_cache_fp8 else 2
+    if facts.latent is not None:
+        return (facts.latent.kv_lora_rank + facts.latent.rope_head_dim) * size
+    return 2 * math.ceil(facts.kv_heads / tensor_parallel) * facts.head_dim * size
