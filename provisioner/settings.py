@@ -132,6 +132,38 @@ class Settings(BaseModel):
         ge=0.0,
         le=86400.0,
     )
+    node_image_check: float = _setting(
+        86400.0,
+        "NODE_IMAGE_CHECK_SECONDS",
+        help="how long what Azure says about the newest node image of a kind is good for, in seconds; 0: never asked",
+        ge=0.0,
+        le=2592000.0,
+    )
+    replace_drifted: bool = _setting(
+        False,
+        "REPLACE_DRIFTED",
+        help="delete claims whose node has drifted, one at a time, for their author to write them anew",
+    )
+    gpu_timeout: float = _setting(
+        600.0,
+        "GPU_TIMEOUT_SECONDS",
+        help="how long a Ready node may lack GPUs until the claim names what is wrong with them; 0: ever",
+        ge=0.0,
+        le=86400.0,
+    )
+    node_repair: float = _setting(
+        600.0,
+        "NODE_REPAIR_SECONDS",
+        help="how long a node may be not Ready until claim and pool are deleted; 0: no unhealthy node is replaced",
+        ge=0.0,
+        le=86400.0,
+    )
+    repair_missing_gpus: bool = _setting(
+        # A device plugin that is not installed looks the same, and no new VM mends that.
+        False,
+        "REPAIR_MISSING_GPUS",
+        help="delete claim and pool too where a node still lacks GPUs after GPU_TIMEOUT_SECONDS",
+    )
     pricing_endpoint: str = _setting(
         "",
         "PRICING_ENDPOINT",

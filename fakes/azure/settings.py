@@ -60,6 +60,12 @@ class Settings(BaseModel):
     usage_page_size: int = Field(default=1000, ge=1, description="Compute usages a page; Compute has one page")
     price_page_size: int = Field(default=1000, ge=1, description="retail prices a page")
 
+    node_image_release: str = Field(
+        default="202611.04.0",
+        pattern=r"^\d{6}\.\d{1,2}\.\d{1,2}$",
+        description="newest release of the node images: what new pools get and upgrade profiles tell of",
+    )
+
     max_agent_pools: int = Field(default=100, ge=1, description="agent pools a cluster, reported as maxAgentPools")
     max_nodes_per_pool: int = Field(default=1000, ge=1, description="nodes a scale set pool")
     max_nodes_per_cluster: int = Field(default=5000, ge=1, description="nodes a cluster, of the Standard tier")

@@ -99,6 +99,7 @@ class NodeClaim:
     spec_error: str
     provider_id: str
     node_name: str
+    capacity: Mapping[str, str]
     conditions: tuple[Condition, ...]
 
     @property
@@ -171,6 +172,7 @@ def parse_nodeclaim(raw: Mapping[str, Any]) -> NodeClaim:
         spec_error=error,
         provider_id=str(status.get("providerID") or ""),
         node_name=str(status.get("nodeName") or ""),
+        capacity=_strings(status.get("capacity")),
         conditions=parse_conditions(status.get("conditions"), fallback=created),
     )
 

@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from provisioner.apis.names import UNREGISTERED_TAINT_KEY
+from provisioner.apis.names import DISRUPTED_TAINT_KEY, UNREGISTERED_TAINT_KEY
 
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
@@ -27,6 +27,7 @@ class Taint(BaseModel):
 
 
 UNREGISTERED_TAINT: Final = Taint(key=UNREGISTERED_TAINT_KEY, effect="NoExecute")
+DISRUPTED_TAINT: Final = Taint(key=DISRUPTED_TAINT_KEY, effect="NoSchedule")
 
 # Taints that vanish by themselves while a node starts: karpenter, pkg/scheduling/taints.go.
 KNOWN_EPHEMERAL_TAINTS: Final = (

@@ -2,10 +2,14 @@
 
 
 class KubeError(Exception):
-    """A call did not do what was asked. `status` is the HTTP status, 0 where no answer came."""
+    """A call did not do what was asked. `status` is the HTTP status, 0 where no answer came.
 
-    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+    `told` is what the API server itself had to say; where no answer came, the whole message.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", told: str = "") -> None:
         super().__init__(message)
+        self.told = told or message
         self.status = status
         # The machine-readable reason of the API's Status object: `AlreadyExists` and `Conflict` are both a 409.
         self.reason = reason
@@ -37,9 +41,16 @@ class Unavailable(KubeError):
     """
 
     def __init__(
-        self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None, lost: bool = False
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        told: str = "",
+        retry_after: float | None = None,
+        lost: bool = False,
     ) -> None:
-        super().__init__(message, status=status, reason=reason)
+        super().__init__(message, status=status, reason=reason, told=told)
         self.retry_after = retry_after
         # True where the connection broke before an answer came, so that repeating a read at once makes sense.
         self.lost = lost

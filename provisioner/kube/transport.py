@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -156,12 +156,24 @@ def _failure(what: str, status: int, headers: Mapping[str, str], data: bytes) ->
         if isinstance(parsed, dict) and parsed.get("kind") == "Status":
             details = parsed
     told = details.get("message") or data[:_MAX_FOREIGN_MESSAGE].decode(errors="replace").strip() or "no explanation"
+    told = " ".join((told, *_causes_untold(details, told)))
     message = f"{what}: {status}: {told}"
     reason = str(details.get("reason") or "")
     if status == 401 or status == 429 or status >= 500:
-        return Unavailable(message, status=status, reason=reason, retry_after=_seconds(headers.get("Retry-After")))
+        retry_after = _seconds(headers.get("Retry-After"))
+        return Unavailable(message, status=status, reason=reason, told=told, retry_after=retry_after)
     known = {403: Forbidden, 404: Gone, 409: Conflict}
-    return known.get(status, Rejected)(message, status=status, reason=reason)
+    return known.get(status, Rejected)(message, status=status, reason=reason, told=told)
+
+
+def _causes_untold(status: Mapping[str, Any], told: str) -> Iterator[str]:
+    """Return the causes that the message leaves out: which disruption budget forbids an eviction, for one."""
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    for cause in causes if isinstance(causes, list) else ():
+        text = cause.get("message") if isinstance(cause, dict) else None
+        if isinstance(text, str) and text and text not in told:
+            yield text if text.endswith(".") else f"{text}."
 
 
 def _seconds(header: str | None) -> float | None:

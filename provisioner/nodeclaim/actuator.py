@@ -29,8 +29,10 @@ from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.liveness import REGISTRATION_TIMEOUT
 from provisioner.nodeclaim.metrics import ClaimMetrics
+from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
 from provisioner.nodeclaim.view import (
+    Ailment,
     CreatePool,
     DeletePool,
     FindInstance,
@@ -99,6 +101,10 @@ def reference(claim: NodeClaim) -> ObjectRef:
     return ObjectRef(kind=names.NODECLAIM_KIND, name=claim.name, uid=claim.uid, api_version=names.NODECLAIM_API_VERSION)
 
 
+def _node_reference(node: Node) -> ObjectRef:
+    return ObjectRef(kind="Node", name=node.name, uid=node.uid, api_version="v1")
+
+
 class Actuator:
     """Carries out Steps and keeps what was learned by it: setbacks, instance IDs and waits, by the claim's UID."""
 
@@ -118,6 +124,7 @@ class Actuator:
         rng: random.Random,
         metrics: Registry,
         claim_metrics: ClaimMetrics,
+        node_metrics: NodeMetrics,
     ) -> None:
         self._kube = kube
         self._store = store
@@ -131,6 +138,7 @@ class Actuator:
         self._now = now
         self._rng = rng
         self._claim_metrics = claim_metrics
+        self._node_metrics = node_metrics
         self._setbacks: dict[str, Setback] = {}
         self._instances: dict[str, str] = {}
         self._waiting: dict[str, Waiting] = {}
@@ -187,7 +195,7 @@ class Actuator:
             await self._release(claim)
             return False
         if step.delete_claim:
-            await self._delete_claim(claim, reason=step.delete_claim)
+            await self._delete_claim(claim, reason=step.delete_claim, ailment=step.ailment)
             return True
         return step.metadata is not None or learned or step.node_patch is not None
 
@@ -227,6 +235,7 @@ class Actuator:
         self._claim_metrics.written(claim, written)
         if written.is_true(REGISTERED) and not claim.is_true(REGISTERED):
             self._delays.succeeded(_size(written))
+            self._node_metrics.created(written)
         return written
 
     async def _patch_node(self, patch: NodePatch) -> None:
@@ -246,9 +255,11 @@ class Actuator:
             )
         await self._kube.delete_node(node.name, uid=node.uid)
 
-    async def _delete_claim(self, claim: NodeClaim, *, reason: str) -> None:
+    async def _delete_claim(self, claim: NodeClaim, *, reason: str, ailment: Ailment | None) -> None:
         await self._kube.delete_claim(claim.name, uid=claim.uid)
         self._claim_metrics.disrupted(claim, reason=reason)
+        if ailment is not None:
+            self._claim_metrics.unhealthy(claim, condition=ailment.condition, image_id=ailment.image_id)
         if reason == REGISTRATION_TIMEOUT:
             self._delays.failed(_size(claim), now=self._now())
         _log.warning("deleting a claim", extra={"claim": claim.name, "reason": reason})
@@ -278,7 +289,7 @@ class Actuator:
     def _tell(self, view: View, step: Step) -> None:
         for notice in step.notices:
             self._recorder.record(
-                reference(view.claim),
+                reference(view.claim) if notice.node is None else _node_reference(notice.node),
                 type="Warning" if notice.is_warning else "Normal",
                 reason=notice.reason,
                 message=notice.message,

@@ -6,16 +6,18 @@ others.
 """
 
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Final, Literal
 
 from provisioner import __version__
 from provisioner.apis import names
-from provisioner.apis.conditions import Condition
+from provisioner.apis.conditions import INSTANCE_TERMINATING, Condition
+from provisioner.apis.durations import parse_duration
 from provisioner.apis.failure import Failure
 from provisioner.apis.nodeclaim import NodeClaim
-from provisioner.kube.metrics import Registry
+from provisioner.kube.metrics import MAX_OBJECT_SERIES, Registry
 from provisioner.nodeclaim.policy import concerns_offer
 
 # Karpenter's label for the kind of a NodeClaim's node class, in the spelling of Prometheus.
@@ -24,6 +26,9 @@ _NODE_POOL: Final = "karpenter_sh_nodepool"
 _PROVIDER_LABELS: Final = ("controller", "method", "provider")
 _TRANSITION_BUCKETS: Final = tuple(0.5 * 2**n for n in range(15))
 _TERMINATION_BUCKETS: Final = tuple(float(2**n) for n in range(12))
+_INSTANCE_TERMINATION_BUCKETS: Final = tuple(float(2**n) for n in range(11))
+# Of every metric that says why a claim was taken down; see `disruption`.
+DISRUPTION_LABELS: Final = ("reason", "nodepool", "capacity_type", "consolidation_policy", "termination_mode")
 
 
 class ClaimMetrics:
@@ -53,16 +58,19 @@ class ClaimMetrics:
             "operator_nodeclaim_status_condition_count",
             text="1 for each condition of each claim as it stands.",
             labels=("namespace", "name", "type", "status", "reason", _NODE_CLASS, _NODE_POOL),
+            limit=MAX_OBJECT_SERIES,
         )
         self._current = registry.gauge(
             "operator_nodeclaim_status_condition_current_status_seconds",
             text="Seconds since a condition has its status.",
             labels=("namespace", "name", "type", "status", "reason", _NODE_CLASS, _NODE_POOL),
+            limit=MAX_OBJECT_SERIES,
         )
         self._terminating = registry.gauge(
             "operator_nodeclaim_termination_current_time_seconds",
             text="Seconds since the deletion of a claim that is still there.",
             labels=("namespace", "name"),
+            limit=MAX_OBJECT_SERIES,
         )
         self._terminated = registry.counter(
             "karpenter_nodeclaims_terminated_total",
@@ -75,10 +83,27 @@ class ClaimMetrics:
             labels=("nodepool",),
             buckets=_TERMINATION_BUCKETS,
         )
+        self._terminated_seconds = registry.histogram(
+            "operator_nodeclaim_termination_duration_seconds",
+            text="Seconds from a claim's deletion until it was gone.",
+            labels=(_NODE_CLASS, _NODE_POOL),
+            buckets=_TRANSITION_BUCKETS,
+        )
+        self._instance_seconds = registry.histogram(
+            "karpenter_nodeclaims_instance_termination_duration_seconds",
+            text="Seconds from the request to delete a claim's agent pool until it was gone.",
+            labels=("nodepool",),
+            buckets=_INSTANCE_TERMINATION_BUCKETS,
+        )
         self._disrupted = registry.counter(
             "karpenter_nodeclaims_disrupted_total",
             text="Claims that this controller has deleted itself, by reason.",
-            labels=("reason", "nodepool", "capacity_type"),
+            labels=DISRUPTION_LABELS,
+        )
+        self._unhealthy = registry.counter(
+            "karpenter_nodeclaims_unhealthy_disrupted_total",
+            text="Claims that this controller has deleted because their Node was not well, by the Node's condition.",
+            labels=("condition", "nodepool", "capacity_type", "image_id"),
         )
         self._provider_seconds = registry.histogram(
             "karpenter_cloudprovider_duration_seconds",
@@ -122,15 +147,25 @@ class ClaimMetrics:
             zone=claim.labels.get(names.ZONE_LABEL, ""),
         )
         if claim.deleted is not None:
-            seconds = (self._now() - claim.deleted).total_seconds()
-            self._termination_seconds.observe(max(seconds, 0.0), nodepool=nodepool)
+            seconds = max((self._now() - claim.deleted).total_seconds(), 0.0)
+            self._termination_seconds.observe(seconds, nodepool=nodepool)
+            self._terminated_seconds.observe(seconds, **{_NODE_CLASS: claim.node_class.name, _NODE_POOL: nodepool})
+        asked = next((c for c in claim.conditions if c.type == INSTANCE_TERMINATING and c.status == "True"), None)
+        if asked is not None:
+            seconds = (self._now() - asked.last_transition).total_seconds()
+            self._instance_seconds.observe(max(seconds, 0.0), nodepool=nodepool)
 
     def disrupted(self, claim: NodeClaim, *, reason: str) -> None:
         """Count a claim that is deleted by us; `reason` is one of Karpenter's, such as `garbage_collected`."""
-        self._disrupted.inc(
-            reason=reason,
+        self._disrupted.inc(**disruption(claim, reason=reason))
+
+    def unhealthy(self, claim: NodeClaim, *, condition: str, image_id: str) -> None:
+        """Count a claim that is deleted by us for a condition of its Node, besides `disrupted`."""
+        self._unhealthy.inc(
+            condition=_snake_case(condition),
             nodepool=claim.labels.get(names.NODEPOOL_LABEL, ""),
             capacity_type=claim.labels.get(names.CAPACITY_TYPE_LABEL, ""),
+            image_id=image_id,
         )
 
     def _take_stock(self) -> None:
@@ -145,6 +180,28 @@ class ClaimMetrics:
                 self._current.set(max((now - condition.last_transition).total_seconds(), 0.0), **labels)
             if claim.deleted is not None:
                 self._terminating.set(max((now - claim.deleted).total_seconds(), 0.0), namespace="", name=claim.name)
+
+
+def disruption(claim: NodeClaim, *, reason: str) -> dict[str, str]:
+    """Return the values of `DISRUPTION_LABELS`; only node pools have a policy to consolidate."""
+    return {
+        "reason": reason,
+        "nodepool": claim.labels.get(names.NODEPOOL_LABEL, ""),
+        "capacity_type": claim.labels.get(names.CAPACITY_TYPE_LABEL, ""),
+        "consolidation_policy": "",
+        "termination_mode": _termination_mode(claim),
+    }
+
+
+def _termination_mode(claim: NodeClaim) -> Literal["graceful", "eventual", "forceful"]:
+    period = parse_duration(claim.spec.termination_grace_period) if claim.spec else None
+    if period is None:
+        return "graceful"
+    return "eventual" if period else "forceful"
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _conditions(claim: NodeClaim) -> Iterator[tuple[Condition, dict[str, str]]]:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import itertools
+import random
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,14 +19,20 @@ import yaml
 from fakes.cluster.api import ApiClient
 from fakes.cluster.interface import ControlPlane
 from provisioner.apis import names
+from provisioner.apis.node import parse_node
 from provisioner.kube import gateway as gateway_module
 from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.gateway import CLAIMS, NODE_CLASSES, NODES, KubeGateway
+from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched as WatchedKind
 from provisioner.kube.watch import run_watch
-from tests.kube import clear, uninstall
+from provisioner.nodeclaim.evictions import Evictions
+from provisioner.nodeclaim.loads import Loads
+from provisioner.nodeclaim.node_metrics import NodeMetrics
+from provisioner.nodeclaim.view import Eviction
+from tests.kube import clear, eventually, uninstall
 
 CRDS = Path(__file__).parents[2] / "crds"
 CLAIM_CRD = CRDS / "karpenter.sh_nodeclaims.yaml"
@@ -40,12 +48,22 @@ CLUSTER_RULES = [
     },
     {"apiGroups": ["karpenter.sh"], "resources": ["nodeclaims/status"], "verbs": ["patch"]},
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "delete"]},
+    {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
+    {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
+    {"apiGroups": ["storage.k8s.io"], "resources": ["volumeattachments"], "verbs": ["list"]},
     {"apiGroups": ["kaito.sh"], "resources": ["kaitonodeclasses"], "verbs": ["list", "watch"]},
     {"apiGroups": ["kaito.sh"], "resources": ["kaitonodeclasses/status"], "verbs": ["patch"]},
     # kopf: to see kinds come and go.
     {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
 ]
 EVENT_RULES = [{"apiGroups": [""], "resources": ["events"], "verbs": ["get", "create", "patch"]}]
+
+DEFAULT = "/api/v1/namespaces/default"
+PODS = f"{DEFAULT}/pods"
+VOLUME_CLAIMS = f"{DEFAULT}/persistentvolumeclaims"
+BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 
 _numbers = itertools.count()
 
@@ -325,6 +343,161 @@ async def test_missing_right_is_named(cluster: ControlPlane, admin: ApiClient, m
             await gateway.list_nodes()
         with pytest.raises(Forbidden, match=r"cannot patch resource .nodeclaims/status. in API group .karpenter.sh."):
             await gateway.patch_claim_status(name_of(claim), {}, resource_version=version_of(claim))
+
+
+# Pods and volumes
+
+
+@pytest.fixture
+def node(admin: ApiClient) -> Iterator[str]:
+    """A Node without a kubelet: what is deleted there with grace stays, and says since when."""
+    name = name_of(create_node(admin))
+    yield name
+    now = {"gracePeriodSeconds": 0}
+    for collection, options in ((PODS, now), (BUDGETS, None), (VOLUME_CLAIMS, None), (ATTACHMENTS, None)):
+        for item in admin.request("GET", collection)["items"]:
+            admin.request("DELETE", f"{collection}/{name_of(item)}", body=options)
+
+
+def create_pod(admin: ApiClient, node: str, *, app: str = "guarded") -> dict[str, Any]:
+    """Make a pod that runs on the Node, as its kubelet would say."""
+    spec = {
+        "nodeName": node,
+        "automountServiceAccountToken": False,
+        "containers": [{"name": "main", "image": "busybox:1"}],
+        "tolerations": [{"operator": "Exists"}],
+    }
+    body = {"metadata": {"name": new_name(), "labels": {"app": app}}, "spec": spec}
+    made = admin.request("POST", PODS, body=body)
+    ready = {"type": "Ready", "status": "True"}
+    pod: dict[str, Any] = admin.request(
+        "PATCH",
+        f"{PODS}/{name_of(made)}/status",
+        body={"status": {"phase": "Running", "conditions": [ready]}},
+        content_type="application/merge-patch+json",
+    )
+    return pod
+
+
+def create_budget(admin: ApiClient) -> str:
+    """Make a budget that allows nothing, and wait until it has counted."""
+    spec = {"selector": {"matchLabels": {"app": "guarded"}}, "minAvailable": 1}
+    name = name_of(admin.request("POST", BUDGETS, body={"metadata": {"name": new_name()}, "spec": spec}))
+    deadline = time.monotonic() + DEADLINE
+    while (admin.request("GET", f"{BUDGETS}/{name}").get("status") or {}).get("currentHealthy") != 1:
+        assert time.monotonic() < deadline, "the budget has not counted"
+        time.sleep(0.05)
+    return name
+
+
+def uid_of(raw: dict[str, Any]) -> str:
+    uid: str = raw["metadata"]["uid"]
+    return uid
+
+
+async def test_pods_of_a_node_are_those_that_are_bound_to_it(gateway: KubeGateway, admin: ApiClient, node: str) -> None:
+    here, elsewhere = create_pod(admin, node), create_pod(admin, name_of(create_node(admin)))
+    assert [uid_of(raw) for raw in await gateway.list_pods(node=node)] == [uid_of(here)]
+    assert uid_of(elsewhere) not in map(uid_of, await gateway.list_pods(node=node))
+    assert await gateway.list_pods(node="nobody") == []
+
+
+async def test_pod_is_evicted_where_no_budget_forbids(gateway: KubeGateway, admin: ApiClient, node: str) -> None:
+    pod = create_pod(admin, node)
+    with pytest.raises(Conflict):
+        await gateway.evict_pod("default", name_of(pod), uid="of-an-earlier-one")
+    assert "deletionTimestamp" not in admin.request("GET", f"{PODS}/{name_of(pod)}")["metadata"]
+    await gateway.evict_pod("default", name_of(pod), uid=uid_of(pod))
+    assert "deletionTimestamp" in admin.request("GET", f"{PODS}/{name_of(pod)}")["metadata"]
+    with pytest.raises(Gone):
+        await gateway.evict_pod("default", "nobody", uid=uid_of(pod))
+
+
+async def test_budget_forbids_an_eviction_but_no_deletion(gateway: KubeGateway, admin: ApiClient, node: str) -> None:
+    pod, budget = create_pod(admin, node), create_budget(admin)
+    with pytest.raises(Unavailable, match=f"disruption budget {budget} needs 1 healthy pods") as caught:
+        await gateway.evict_pod("default", name_of(pod), uid=uid_of(pod))
+    assert caught.value.status == 429
+    with pytest.raises(Conflict):
+        await gateway.delete_pod("default", name_of(pod), uid="of-an-earlier-one", grace_seconds=5)
+    await gateway.delete_pod("default", name_of(pod), uid=uid_of(pod), grace_seconds=600)
+    # A shorter grace brings an end forward that was already given.
+    await gateway.delete_pod("default", name_of(pod), uid=uid_of(pod), grace_seconds=5)
+    metadata = admin.request("GET", f"{PODS}/{name_of(pod)}")["metadata"]
+    assert metadata["deletionGracePeriodSeconds"] == 5
+    with pytest.raises(Gone):
+        await gateway.delete_pod("default", "nobody", uid=uid_of(pod), grace_seconds=5)
+
+
+async def test_two_budgets_of_one_pod_forbid_every_eviction(gateway: KubeGateway, admin: ApiClient, node: str) -> None:
+    pod = create_pod(admin, node)
+    for _ in range(2):
+        create_budget(admin)
+    with pytest.raises(Unavailable, match="more than one PodDisruptionBudget") as caught:
+        await gateway.evict_pod("default", name_of(pod), uid=uid_of(pod))
+    assert caught.value.status == 500
+
+
+async def test_pods_leave_a_node_by_eviction_or_by_force_and_events_tell(
+    gateway: KubeGateway, admin: ApiClient, node: str
+) -> None:
+    guarded, free, metrics = create_pod(admin, node), create_pod(admin, node, app="free"), Registry()
+    budget = create_budget(admin)
+    loads = Loads(gateway, now=lambda: datetime.now(UTC))
+    seen = parse_node(admin.request("GET", f"{NODES}/{node}"))
+
+    async def reasons() -> set[tuple[str, str]]:
+        events = (await asyncio.to_thread(admin.request, "GET", f"{DEFAULT}/events"))["items"]
+        return {(event["reason"], event["involvedObject"]["uid"]) for event in events}
+
+    async with EventRecorder(gateway, clock=lambda: datetime.now(UTC), instance="pod-0") as recorder:
+        evictions = Evictions(
+            gateway,
+            recorder=recorder,
+            rng=random.Random(1),  # noqa: S311 -- for jitter
+            metrics=metrics,
+            node_metrics=NodeMetrics(metrics, nodes=tuple, now=lambda: datetime.now(UTC)),
+        )
+        running = asyncio.create_task(evictions.run())
+        load = (await loads.read([seen]))[node]
+        evictions.want(seen, [Eviction(pod=pod) for pod in load.pods], reason="Expired")
+        expected = {("FailedDraining", seen.uid), ("Evicted", uid_of(free))}
+        await eventually(reasons, until=expected.issubset)
+        assert budget in evictions.blocked(node)[uid_of(guarded)]
+        load = (await loads.read([seen]))[node]
+        assert {pod.uid: pod.deleted is not None for pod in load.pods} == {uid_of(guarded): False, uid_of(free): True}
+        left = [Eviction(pod=pod, grace_seconds=3) for pod in load.pods if pod.uid == uid_of(guarded)]
+        evictions.want(seen, left, reason="Expired")
+        await eventually(reasons, until=lambda told: ("Disrupted", uid_of(guarded)) in told)
+        running.cancel()
+    metadata = admin.request("GET", f"{PODS}/{name_of(guarded)}")["metadata"]
+    assert metadata["deletionGracePeriodSeconds"] in (2, 3)
+    assert ("Evicted", uid_of(guarded)) not in await reasons()
+    assert 'karpenter_pods_drained_total{reason="Expired"} 1' in metrics.expose()
+
+
+async def test_attachments_and_the_volume_of_a_claim_are_read(
+    gateway: KubeGateway, admin: ApiClient, node: str
+) -> None:
+    source = {"persistentVolumeName": "pv-1"}
+    spec = {"attacher": "disk.csi.azure.com", "nodeName": node, "source": source}
+    made = admin.request("POST", ATTACHMENTS, body={"metadata": {"name": new_name()}, "spec": spec})
+    [found] = [raw for raw in await gateway.list_volume_attachments() if name_of(raw) == name_of(made)]
+    assert (found["spec"]["nodeName"], found["spec"]["source"]) == (node, source)
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "",
+        "volumeName": "pv-1",
+    }
+    claim = admin.request("POST", VOLUME_CLAIMS, body={"metadata": {"name": new_name()}, "spec": spec})
+    read = await gateway.get_volume_claim("default", name_of(claim))
+    assert read is not None
+    assert read["spec"]["volumeName"] == "pv-1"
+    assert await gateway.get_volume_claim("default", "nobody") is None
+
+
+# Events
 
 
 async def test_events_are_written_and_counted_up_across_restarts(gateway: KubeGateway, admin: ApiClient) -> None:

@@ -26,6 +26,8 @@ TIMEOUT = 4
 LISTS = TIMEOUT + 4
 T4 = "Standard_NC4as_T4_v3"
 QUOTA = {"code": "ErrCode_InsufficientVCPUQuota", "details": None, "message": "Insufficient quota.", "subcode": ""}
+# The labels of claims without a terminationGracePeriod.
+MODE = 'consolidation_policy="",termination_mode="graceful"'
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ async def test_claim_of_a_missing_class_says_so_at_once_and_is_deleted(aks: Fake
 
     assert "deleting" in (await wait_told(kube, "wsnoclass", "LaunchTimeout")).lower()
     assert statuses(aks, PUT, pool="wsnoclass") == []
-    labels = 'reason="launch_timeout",nodepool="kaito",capacity_type=""'
+    labels = 'reason="launch_timeout",nodepool="kaito",capacity_type="",' + MODE
     assert f"karpenter_nodeclaims_disrupted_total{{{labels}}} 1" in await counted(metrics)
 
 
@@ -140,7 +142,7 @@ async def test_claim_whose_node_never_joins_is_deleted_and_the_next_of_its_size_
     assert "wsnever" not in pools(aks)
     told = await wait_told(kube, "wsnever", "RegistrationTimeout")
     assert told.startswith("No node of agent pool wsnever has registered within 4 s")
-    labels = 'reason="registration_timeout",nodepool="kaito",capacity_type="on-demand"'
+    labels = 'reason="registration_timeout",nodepool="kaito",capacity_type="on-demand",' + MODE
     assert f"karpenter_nodeclaims_disrupted_total{{{labels}}} 1" in await counted(metrics)
 
     aks.nodes.clear(never)

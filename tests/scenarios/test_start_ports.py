@@ -45,13 +45,13 @@ def parse(text: str) -> Samples:
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
             assert name not in kinds
-            assert kind in ("counter", "gauge", "histogram")
+            assert kind in ("counter", "gauge", "histogram", "summary")
             kinds[name] = kind
         elif not line.startswith("# HELP "):
             match = _SAMPLE.fullmatch(line)
             assert match, line
             name, labels, value = match.group(1), match.group(2) or "", float(match.group(3))
-            assert name in kinds or kinds[_SUFFIX.sub("", name)] == "histogram", line
+            assert name in kinds or kinds[_SUFFIX.sub("", name)] in ("histogram", "summary"), line
             assert labels not in samples.setdefault(name, {}), line
             assert not math.isnan(value)
             samples[name][labels] = value
@@ -107,11 +107,23 @@ async def test_probes_and_metrics(aks: FakeAks, kube: Kube, make_controller: Cal
         assert f'name="{NAME}",type="Ready",status="True",reason="Ready"' in ready
         assert sum(samples["gpu_provisioner_quota_limit_vcpus"].values()) > 0
 
+        assert list(samples["karpenter_nodes_created_total"].values()) == [1.0]
+        gpus = [value for key, value in samples["karpenter_nodes_allocatable"].items() if "nvidia.com/gpu" in key]
+        assert len(gpus) == 1
+        assert gpus[0] > 0
+        assert len(samples["karpenter_nodes_current_lifetime_seconds"]) == 1
+        worker = 'controller="nodeclaim.lifecycle"'
+        assert samples["controller_runtime_max_concurrent_reconciles"][worker] > 1
+        assert samples["controller_runtime_reconcile_total"][f'{worker},result="success"'] > 1
+
         await kube.delete(CLAIMS, NAME)
         await kube.wait_gone(CLAIMS, NAME)
         _, text = await get(metrics, "/metrics")
         samples = parse(text)
         assert sum(samples["karpenter_nodeclaims_terminated_total"].values()) == 1.0
+        for what in ("karpenter_nodeclaims_instance_termination", "operator_nodeclaim_termination"):
+            assert list(samples[f"{what}_duration_seconds_count"].values()) == [1.0]
+        assert "karpenter_nodes_allocatable" not in samples
         assert "operator_nodeclaim_status_condition_count" not in samples
 
 

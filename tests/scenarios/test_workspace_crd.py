@@ -22,7 +22,11 @@ MERGE = "application/merge-patch+json"
 SELECTOR = {"labelSelector": {"matchLabels": {"apps": "chat"}}}
 PRESET = {"preset": {"name": "phi-4"}}
 OUTPUT = {"image": "registry.example/adapter:1", "imagePushSecret": "push"}
-TUNING = {"preset": {"name": "phi-4"}, "method": "qlora", "input": {"urls": ["https://data.example/a.parquet"]}}
+TUNING: dict[str, Any] = {
+    "preset": {"name": "phi-4"},
+    "method": "qlora",
+    "input": {"urls": ["https://data.example/a.parquet"]},
+}
 
 
 @pytest.fixture(scope="module")

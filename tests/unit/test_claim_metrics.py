@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from provisioner.apis import names
-from provisioner.apis.conditions import LAUNCHED, REGISTERED
+from provisioner.apis.conditions import INSTANCE_TERMINATING, LAUNCHED, REGISTERED
 from provisioner.apis.failure import FailureClass
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.quota import Scope, Shortage
@@ -87,11 +87,71 @@ def test_claim_that_goes_is_timed_from_its_deletion() -> None:
     ]
 
 
-def test_claim_that_is_given_up_is_counted_by_reason() -> None:
+def test_claim_that_goes_is_timed_in_the_terms_of_its_class_too() -> None:
     world = World()
-    world.metrics.disrupted(claim(), reason="garbage_collected")
+    world.metrics.released(claim(deleted=ago(200), finalizers=(names.TERMINATION_FINALIZER,)))
+    (line,) = world.lines("operator_nodeclaim_termination_duration_seconds_sum")
+    assert line.endswith('{kaito_sh_kaitonodeclass="default",karpenter_sh_nodepool="kaito"} 200')
+
+
+@pytest.mark.parametrize(
+    ("conditions", "timed"),
+    [
+        ([condition(INSTANCE_TERMINATING, "True", "InstanceTerminating", since=ago(150))], [" 150"]),
+        ([condition(INSTANCE_TERMINATING, "Unknown", "Throttled", since=ago(150))], []),
+        ([], []),
+    ],
+)
+def test_deletion_of_the_pool_is_timed_from_when_azure_has_taken_it_on(
+    conditions: list[dict[str, Any]], timed: list[str]
+) -> None:
+    world = World()
+    world.metrics.released(with_conditions(*conditions, deleted=ago(200), finalizers=(names.TERMINATION_FINALIZER,)))
+    lines = world.lines("karpenter_nodeclaims_instance_termination_duration_seconds_sum")
+    assert [line[line.rindex(" ") :] for line in lines] == timed
+
+
+@pytest.mark.parametrize(
+    ("period", "mode"),
+    [
+        ({}, "graceful"),
+        ({"terminationGracePeriod": "30m"}, "eventual"),
+        ({"terminationGracePeriod": "0s"}, "forceful"),
+        ({"terminationGracePeriod": "soon"}, "graceful"),
+        # A spec that cannot be read gives no period either.
+        ({"terminationGracePeriod": "0s", "requirements": "all"}, "graceful"),
+    ],
+)
+def test_claim_that_is_given_up_is_counted_by_reason_and_by_how_it_ends(period: dict[str, Any], mode: str) -> None:
+    world = World()
+    world.metrics.disrupted(claim(**period), reason="garbage_collected")
     (line,) = world.lines("karpenter_nodeclaims_disrupted_total")
-    assert 'reason="garbage_collected",nodepool="kaito"' in line
+    labels = 'reason="garbage_collected",nodepool="kaito",capacity_type="",consolidation_policy=""'
+    assert line.endswith(f'{{{labels},termination_mode="{mode}"}} 1')
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("Ready", "ready"),
+        ("MemoryPressure", "memory_pressure"),
+        ("kubernetes.azure.com/NodeHealthy", "kubernetes.azure.com/node_healthy"),
+    ],
+)
+def test_claim_of_a_sick_node_is_counted_by_the_nodes_condition(kind: str, shown: str) -> None:
+    world = World()
+    world.metrics.unhealthy(claim(), condition=kind, image_id="AKSUbuntu-2204")
+    (line,) = world.lines("karpenter_nodeclaims_unhealthy_disrupted_total")
+    assert f'condition="{shown}",nodepool="kaito",capacity_type="",image_id="AKSUbuntu-2204"' in line
+
+
+def test_conditions_of_a_thousand_claims_are_shown() -> None:
+    claims = [
+        with_conditions(*(condition(f"C{number}", "True", "R") for number in range(6)), name=f"w{index}")
+        for index in range(1000)
+    ]
+    world = World(*claims)
+    assert len(world.lines("operator_nodeclaim_status_condition_count")) == 6000
 
 
 @pytest.mark.parametrize(

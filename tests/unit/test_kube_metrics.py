@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from provisioner.kube.metrics import MAX_SERIES, OVERFLOW, Registry
+from provisioner.kube.metrics import MAX_SERIES, OVERFLOW, SUMMARY_WINDOW, Registry
 
 
 def test_exposition_is_sorted_typed_and_explained() -> None:
@@ -48,6 +48,52 @@ def test_histogram_buckets_are_cumulative_and_bounds_inclusive() -> None:
     assert histogram.count(m="PUT") == 0
 
 
+def test_summary_has_quantiles_of_what_was_measured_lately_and_counts_all() -> None:
+    now, registry = 0.0, Registry()
+    summary = registry.summary(
+        "t_seconds", text="Time.", labels=("pool",), quantiles=(0, 0.5, 0.9, 0.99, 1), clock=lambda: now
+    )
+    for measure in (5, 1, 4, 2, 3):
+        summary.observe(measure, pool="a")
+    summary.observe(7.5, pool="b")
+    assert registry.expose().splitlines()[1:] == [
+        "# TYPE t_seconds summary",
+        't_seconds{pool="a",quantile="0"} 1',
+        't_seconds{pool="a",quantile="0.5"} 3',
+        't_seconds{pool="a",quantile="0.9"} 5',
+        't_seconds{pool="a",quantile="0.99"} 5',
+        't_seconds{pool="a",quantile="1"} 5',
+        't_seconds_sum{pool="a"} 15',
+        't_seconds_count{pool="a"} 5',
+        *(f't_seconds{{pool="b",quantile="{quantile}"}} 7.5' for quantile in ("0", "0.5", "0.9", "0.99", "1")),
+        't_seconds_sum{pool="b"} 7.5',
+        't_seconds_count{pool="b"} 1',
+    ]
+    now = SUMMARY_WINDOW - 1
+    summary.observe(100, pool="a")
+    now = SUMMARY_WINDOW + 1
+    lines = registry.expose()
+    assert 't_seconds{pool="a",quantile="0"} 100\n' in lines
+    assert 't_seconds_count{pool="a"} 6\n' in lines
+    assert 't_seconds{pool="b",quantile="0.5"} NaN\n' in lines
+    assert 't_seconds_sum{pool="b"} 7.5\n' in lines
+    assert summary.count(pool="a") == 6
+    assert summary.count(pool="c") == 0
+
+
+def test_summary_remembers_the_newest_of_a_burst() -> None:
+    registry = Registry()
+    summary = registry.summary("t_seconds", text="Time.", quantiles=(0, 1), clock=lambda: 0.0)
+    for measure in range(5000):
+        summary.observe(measure)
+    assert registry.expose().splitlines()[2:] == [
+        't_seconds{quantile="0"} 4000',
+        't_seconds{quantile="1"} 4999',
+        "t_seconds_sum 12497500",
+        "t_seconds_count 5000",
+    ]
+
+
 def test_label_values_and_help_are_escaped() -> None:
     registry = Registry()
     registry.gauge("g", text="back\\slash\nline", labels=("v",)).set(1, v='quote" back\\slash\nline')
@@ -75,6 +121,14 @@ def test_series_beyond_the_limit_are_counted_together() -> None:
     assert counter.value(code="Error0", zone="1") == 2
     assert counter.value(code=OVERFLOW, zone=OVERFLOW) == 50
     assert len(registry.expose().splitlines()) == 2 + MAX_SERIES + 1
+
+
+def test_gauge_of_objects_may_have_more_series() -> None:
+    registry = Registry()
+    gauge = registry.gauge("g", text="x", labels=("name",), limit=MAX_SERIES + 10)
+    for number in range(MAX_SERIES + 20):
+        gauge.set(1, name=f"w{number}")
+    assert len(registry.expose().splitlines()) == 2 + MAX_SERIES + 11
 
 
 def test_name_registered_again_is_the_same_metric() -> None:
@@ -119,3 +173,7 @@ def test_misuse_is_told_at_once() -> None:
         registry.counter("b_total", text="x", labels=("a.b",))
     with pytest.raises(ValueError, match="bounds"):
         registry.histogram("h", text="x", buckets=(2, 1))
+    with pytest.raises(ValueError, match="label name"):
+        registry.counter("b_total", text="x", labels=("quantile",))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        registry.summary("s", text="x", quantiles=(0.5, 99), clock=lambda: 0.0)

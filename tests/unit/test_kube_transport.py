@@ -192,8 +192,8 @@ async def test_long_list_is_read_in_pages(server: Server, gateway: KubeGateway) 
     server.then({"items": [{"n": 2}], "metadata": {"resourceVersion": "9"}})
     assert await gateway.list_claims() == ([{"n": 1}, {"n": 2}], "9")
     assert [dict(request.query) for request in server.seen] == [
-        {"limit": "100"},
-        {"limit": "100", "continue": "a&b="},
+        {"limit": "250"},
+        {"limit": "250", "continue": "a&b="},
     ]
 
 
@@ -256,6 +256,109 @@ async def test_deletion_refused_for_another_reason_is_a_conflict(server: Server,
     server.then({"metadata": {"name": "n1", "uid": "u1"}})
     with pytest.raises(Conflict):
         await gateway.delete_node("n1", uid="u1")
+
+
+async def test_pods_are_listed_by_their_node(server: Server, gateway: KubeGateway) -> None:
+    server.then({"items": [{"n": 1}], "metadata": {"continue": "t"}})
+    server.then({"items": [{"n": 2}], "metadata": {}})
+    assert await gateway.list_pods(node="aks-w1-0") == [{"n": 1}, {"n": 2}]
+    assert {request.path for request in server.seen} == {"/api/v1/pods"}
+    assert [dict(request.query) for request in server.seen] == [
+        {"fieldSelector": "spec.nodeName=aks-w1-0", "limit": "250"},
+        {"fieldSelector": "spec.nodeName=aks-w1-0", "limit": "250", "continue": "t"},
+    ]
+
+
+async def test_eviction_is_of_that_very_pod(server: Server, gateway: KubeGateway) -> None:
+    server.then({"kind": "Status", "status": "Success"}, status=201)
+    await gateway.evict_pod("team a", "p1", uid="u1")
+    [request] = server.seen
+    assert (request.method, request.path) == ("POST", "/api/v1/namespaces/team a/pods/p1/eviction")
+    assert server.bodies == [
+        {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": "p1", "namespace": "team a"},
+            "deleteOptions": {"preconditions": {"uid": "u1"}},
+        }
+    ]
+
+
+async def test_deletion_of_a_pod_has_its_grace_and_is_of_that_very_pod(server: Server, gateway: KubeGateway) -> None:
+    server.then({"metadata": {"name": "p1"}})
+    await gateway.delete_pod("default", "p1", uid="u1", grace_seconds=7)
+    [request] = server.seen
+    assert (request.method, request.path) == ("DELETE", "/api/v1/namespaces/default/pods/p1")
+    [body] = server.bodies
+    assert (body["gracePeriodSeconds"], body["preconditions"]) == (7, {"uid": "u1"})
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, Gone), (409, Conflict)])
+async def test_pod_that_is_gone_or_made_anew_is_told_from_one_that_leaves(
+    server: Server, gateway: KubeGateway, status: int, error: type[KubeError]
+) -> None:
+    server.refuse(status)
+    with pytest.raises(error):
+        await gateway.evict_pod("default", "p1", uid="u1")
+    server.refuse(status)
+    with pytest.raises(error):
+        await gateway.delete_pod("default", "p1", uid="u1", grace_seconds=1)
+
+
+async def test_refused_eviction_names_the_budget_that_forbids_it(server: Server, gateway: KubeGateway) -> None:
+    message, cause = "Cannot evict pod.", "The disruption budget web needs 1 healthy pods and has 1 currently"
+    details = {"causes": [{"reason": "DisruptionBudget", "message": cause}]}
+    server.then({"kind": "Status", "message": message, "details": details}, status=429)
+    with pytest.raises(Unavailable) as caught:
+        await gateway.evict_pod("default", "p1", uid="u1")
+    assert caught.value.told == f"{message} {cause}."
+    assert str(caught.value) == f"POST /api/v1/namespaces/default/pods/p1/eviction: 429: {message} {cause}."
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"causes": [{"message": "spec is immutable"}, {"message": ""}, {}]},
+        {"causes": ["spec", 1, None]},
+        {"causes": {"message": "x"}},
+        {},
+        "x",
+        None,
+    ],
+)
+async def test_causes_that_say_nothing_new_are_left_out(server: Server, gateway: KubeGateway, details: object) -> None:
+    message = "w1 is invalid: spec is immutable"
+    server.then({"kind": "Status", "message": message, "details": details}, status=422)
+    with pytest.raises(Rejected) as caught:
+        await gateway.patch_claim("w1", {}, resource_version="1")
+    assert caught.value.told == message
+
+
+async def test_without_an_answer_the_error_itself_is_what_is_told(server: Server, gateway: KubeGateway) -> None:
+    server.then(RESET)
+    with pytest.raises(Unavailable) as caught:
+        await gateway.evict_pod("default", "p1", uid="u1")
+    assert caught.value.told == str(caught.value)
+
+
+async def test_volumes_are_read_where_they_live(server: Server, gateway: KubeGateway) -> None:
+    server.then({"items": [{"n": 1}], "metadata": {}})
+    assert await gateway.list_volume_attachments() == [{"n": 1}]
+    server.then({"spec": {"volumeName": "pv-1"}})
+    assert await gateway.get_volume_claim("team/a", "data") == {"spec": {"volumeName": "pv-1"}}
+    server.refuse(404)
+    assert await gateway.get_volume_claim("default", "data") is None
+    assert [request.raw_path.partition("?")[0] for request in server.seen] == [
+        "/apis/storage.k8s.io/v1/volumeattachments",
+        "/api/v1/namespaces/team%2Fa/persistentvolumeclaims/data",
+        "/api/v1/namespaces/default/persistentvolumeclaims/data",
+    ]
+
+
+async def test_storage_api_that_is_not_served_is_no_empty_list(server: Server, gateway: KubeGateway) -> None:
+    server.then("404 page not found", status=404)
+    with pytest.raises(Gone):
+        await gateway.list_volume_attachments()
 
 
 async def test_names_cannot_leave_their_path(server: Server, gateway: KubeGateway) -> None:
