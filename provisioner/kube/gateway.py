@@ -11,10 +11,10 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from provisioner.apis import names
-from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable, Unserved
 from provisioner.kube.transport import MERGE_PATCH, REQUEST_TIMEOUT, Requests, Transport
 
-__all__ = ["Conflict", "Forbidden", "Gone", "KubeError", "KubeGateway", "Rejected", "Unavailable"]
+__all__ = ["Conflict", "Forbidden", "Gone", "KubeError", "KubeGateway", "Rejected", "Unavailable", "Unserved"]
 
 Raw = dict[str, Any]
 Patch = Mapping[str, Any]
@@ -38,7 +38,8 @@ _NO_QUERY: Final[Mapping[str, str]] = {}
 class KubeGateway:
     """The Kubernetes API for the controllers. Use as `async with`.
 
-    Every method raises a `KubeError`: `Unavailable` and `Forbidden` any of them, the others as their docstrings say.
+    Every method raises a `KubeError`: `Unavailable`, `Unserved` and `Forbidden` any of them, the others as their
+    docstrings say.
     """
 
     def __init__(self, *, request_timeout: float = REQUEST_TIMEOUT, transport: Requests | None = None) -> None:
@@ -193,6 +194,8 @@ class KubeGateway:
     async def _get(self, collection: str, name: str) -> Raw | None:
         try:
             return await self._transport.read(_path(collection, name))
+        except Unserved:
+            raise
         except Gone:
             return None
 
@@ -226,6 +229,8 @@ class KubeGateway:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         try:
             await self._transport.call("DELETE", _path(collection, name), body=options)
+        except Unserved:
+            raise
         except Gone:
             return
         except Conflict:

@@ -7,7 +7,7 @@ state as it then is. What Azure has refused is remembered as a Setback; a restar
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
@@ -165,6 +165,13 @@ class Actuator:
         self._waiting.pop(uid, None)
         self._setbacks.pop(uid, None)
         self._instances.pop(uid, None)
+
+    def retain(self, uids: Collection[str]) -> None:
+        """Drop what was learned about all claims but these."""
+        learned: tuple[dict[str, Any], ...] = (self._setbacks, self._instances, self._waiting)
+        for known in learned:
+            for uid in known.keys() - uids:
+                del known[uid]
 
     async def carry_out(self, view: View, step: Step) -> bool:
         """Do what the step says. Returns whether the claim is worth another look at once.

@@ -152,6 +152,7 @@ class Assembly:
             enqueue=self.controller.enqueue,
             enqueue_claims_of=self.controller.enqueue_claims_of,
             relist_node_classes=self.controller.relist_node_classes,
+            forget_gone=self.controller.forget_gone,
             metrics=metrics,
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,

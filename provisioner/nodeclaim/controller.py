@@ -15,9 +15,9 @@ from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import DRIFTED, INITIALIZED, LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
-from provisioner.azure.inventory import Inventory
+from provisioner.azure.inventory import Inventory, Lookup
 from provisioner.azure.upgrades import NodeImages
-from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable
+from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable, Unserved
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.reconciles import Reconciles
@@ -182,7 +182,7 @@ class Controller:
             # Only claims that name a class other than the default one have to wait for it.
             _log.warning("KaitoNodeClasses cannot be listed", extra={"error": str(error)})
             return
-        for name in changed:
+        for name in sorted(changed):
             self._look_at_class(name)
         if not was_listed:
             self.look_at_waiting()
@@ -196,7 +196,8 @@ class Controller:
 
     def on_pools(self, pool_names: Collection[str]) -> None:
         """Have the claims of agent pools looked at that have changed."""
-        for name in pool_names:
+        # In an order that does not depend on hashes: the same history gives the same queue.
+        for name in sorted(pool_names):
             for claim in self._store.claims_of_pool(name):
                 self.enqueue(claim.name)
             if self._store.claim(name) is not None:
@@ -219,13 +220,28 @@ class Controller:
                 self.enqueue(claim.name)
 
     def is_busy(self) -> bool:
-        """Tell whether a claim waits for something that Azure's list of agent pools will show."""
+        """Tell whether a claim waits for something that Azure's list of agent pools will show.
+
+        One that waits for quota or capacity does not: it may for hours, and has no pool meanwhile.
+        """
         return any(
-            claim.is_managed
-            and claim.has_finalizer
-            and (claim.is_deleting or (claim.agent_pool and not claim.is_true(LAUNCHED)))
-            for claim in self._store.claims
+            claim.is_managed and claim.has_finalizer and self._is_in_flight(claim) for claim in self._store.claims
         )
+
+    def _is_in_flight(self, claim: NodeClaim) -> bool:
+        if claim.is_deleting:
+            return True
+        is_launching = claim.agent_pool and not claim.is_true(LAUNCHED)
+        return bool(is_launching) and self._inventory.lookup(claim.agent_pool) is not Lookup.ABSENT
+
+    def forget_gone(self) -> None:
+        """Drop what is remembered of claims that are not there any more, however they went.
+
+        Most are forgotten as they go. But a watch may tell of a deletion when a claim of the same name has taken the
+        place already, or never; and a delay of the queue is as long as a claim's whole life.
+        """
+        self._actuator.retain({claim.uid for claim in self._store.claims})
+        self._queue.retain(lambda key: key[0] != names.NODECLAIM_KIND or self._store.claim(key[1]) is not None)
 
     def pools_in_use(self) -> Iterator[AgentPool]:
         """Return the agent pools of the claims that have their node."""
@@ -371,7 +387,7 @@ class Controller:
             again = await self._actuator.carry_out(view, step)
         finally:
             if isinstance(step.azure, CreatePool):
-                for waiting in self._asks.end(claim.uid):
+                for waiting in sorted(self._asks.end(claim.uid)):
                     self.enqueue(waiting)
         if again or (step.wants_cluster and await self._cluster_state.refresh()):
             self._queue.add(key)
@@ -392,7 +408,7 @@ class Controller:
         if kind != names.NODECLAIM_KIND:
             # The watch brings the newer object; nothing hangs on it.
             self._queue.retry(key)
-        elif isinstance(error, Gone):
+        elif isinstance(error, Gone) and not isinstance(error, Unserved):
             # Gone is what we were about to write to; the watch may tell of it later than a look would come.
             await self._reread(key)
             self._queue.forget(key)

@@ -12,6 +12,8 @@ from provisioner.nodeclaim.view import DeletePool, Draft, View
 
 # Asked for while a pool goes in case the inventory's own pace has slept in; a LIST is one call for all claims.
 _LOOK_AGAIN: Final = timedelta(seconds=30)
+# A run that has just begun knows more within seconds.
+_SOON: Final = timedelta(seconds=1)
 
 
 def terminate(view: View, draft: Draft) -> None:
@@ -25,6 +27,9 @@ def terminate(view: View, draft: Draft) -> None:
         return
     if _is_uncertain(view):
         draft.refresh = True
+        # The inventory tells of the name that it was asked for, under which nobody may find the claim; and of nothing
+        # when it has only become old enough.
+        draft.look_again(_LOOK_AGAIN if view.pools.is_settled else _SOON)
         if view.pools.failure is not None:
             failure = view.pools.failure
             draft.conditions.set_unknown(INSTANCE_TERMINATING, reason=failure.kind.reason, message=failure.message)
@@ -51,8 +56,9 @@ def _own_pools(view: View) -> list[AgentPool]:
 
 
 def _is_uncertain(view: View) -> bool:
-    candidates = {view.pool_name, pool_name(view.claim.name), pool_name(view.claim.name, alternative=True)}
-    return any(view.pools.lookup(name) is Lookup.UNKNOWN for name in candidates)
+    # All are asked for: the inventory tells only of names that were, and under the first everybody finds the claim.
+    candidates = (view.pool_name, pool_name(view.claim.name), pool_name(view.claim.name, alternative=True))
+    return not view.pools.is_settled or Lookup.UNKNOWN in [view.pools.lookup(name) for name in candidates]
 
 
 def _delete(view: View, draft: Draft, pools: list[AgentPool]) -> None:

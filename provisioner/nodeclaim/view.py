@@ -33,6 +33,11 @@ class Pools(Protocol):
         """Return why the pools could not be listed lately, None where they could."""
         ...
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether they were listed late enough to show what an earlier run of the controller has asked for."""
+        ...
+
     def of_claim(self, uid: str) -> Collection[AgentPool]:
         """Return the known pools that carry our tag for the claim of that UID."""
         ...

@@ -242,11 +242,13 @@ def pool_of_put(name: str, body: Mapping[str, Any], *, state: str = "Creating") 
 
 @dataclass
 class Listed:
-    """The inventory of agent pools as a test wants it to be."""
+    """The inventory of agent pools as a test wants it to be, and the names that it was asked about."""
 
     known: dict[str, AgentPool] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     failure: Failure | None = None
+    asked: set[str] = field(default_factory=set)
+    is_settled: bool = True
 
     @property
     def pools(self) -> Mapping[str, AgentPool]:
@@ -256,6 +258,7 @@ class Listed:
         return [pool for pool in self.known.values() if pool.claim_uid == uid]
 
     def lookup(self, name: str) -> AgentPool | Lookup:
+        self.asked.add(name)
         if name in self.unknown:
             return Lookup.UNKNOWN
         return self.known.get(name, Lookup.ABSENT)

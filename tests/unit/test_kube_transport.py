@@ -3,14 +3,14 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable, Unserved
 from provisioner.kube.gateway import KubeGateway
 from tests.unit.kube_support import write_kubeconfig
 
@@ -222,6 +222,22 @@ async def test_kind_that_is_not_served_is_no_empty_list_of_claims(server: Server
         await gateway.list_claims()
     server.then("404 page not found", status=404)
     assert await gateway.list_node_classes() == []
+
+
+@pytest.mark.parametrize("said", ["text", "status"])
+async def test_kind_that_is_not_served_is_no_missing_object(server: Server, gateway: KubeGateway, said: str) -> None:
+    asks: list[Callable[[], Awaitable[object]]] = [
+        lambda: gateway.get_claim("w1"),
+        lambda: gateway.delete_claim("w1", uid="u"),
+        lambda: gateway.patch_claim("w1", {}, resource_version="1"),
+    ]
+    for ask in asks:
+        if said == "text":
+            server.then("404 page not found", status=404)
+        else:
+            server.refuse(404, "the server could not find the requested resource", "NotFound")
+        with pytest.raises(Unserved):
+            await ask()
 
 
 async def test_missing_object_is_none(server: Server, gateway: KubeGateway) -> None:

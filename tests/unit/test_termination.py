@@ -212,7 +212,24 @@ def test_claim_is_held_while_a_pool_of_it_may_exist(doubtful: str) -> None:
     draft = after(view(deleted(pool="recorded"), node(), pools=listed(unknown=[doubtful])))
     assert (draft.release, draft.deleted_nodes, draft.azure) == (False, (), None)
     assert draft.refresh
+    assert draft.again_after is not None, "whatever the inventory tells of in the end, the claim is looked at"
     assert terminating(draft) is None
+
+
+def test_claim_asks_about_every_pool_that_may_be_its_own() -> None:
+    """The inventory tells of the names that it was asked about: with only another one of them the claim sleeps on."""
+    mine = {"recorded", NAME, HASHED}
+    pools = listed(unknown=mine)
+    assert after(view(deleted(pool="recorded"), pools=pools)).refresh
+    assert pools.asked == mine
+
+
+def test_claim_is_held_while_a_pool_of_an_earlier_run_may_not_be_listed_yet() -> None:
+    young = Listed(is_settled=False)
+    draft = after(view(deleted(), node(), pools=young))
+    assert (draft.release, draft.deleted_nodes) == (False, ())
+    assert draft.refresh
+    assert draft.again_after == timedelta(seconds=1)
 
 
 def test_failing_list_is_what_the_deleted_claim_shows() -> None:
