@@ -19,7 +19,11 @@ READY: Final = "Ready"
 LAUNCHED: Final = "Launched"
 REGISTERED: Final = "Registered"
 INITIALIZED: Final = "Initialized"
+DRAINED: Final = "Drained"
+VOLUMES_DETACHED: Final = "VolumesDetached"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
+# Set by whoever deletes a claim for a reason of its own; the reason is what Events about its pods tell.
+DISRUPTION_REASON: Final = "DisruptionReason"
 DRIFTED: Final = "Drifted"
 CONSISTENT_STATE_FOUND: Final = "ConsistentStateFound"
 DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)

@@ -113,9 +113,13 @@ class KubeGateway:
                 raise Conflict(str(error), status=error.status, reason=error.reason) from error
             raise
 
-    async def delete_node(self, name: str, *, uid: str) -> None:
-        """Delete the Node with that UID. One that is missing, or has been made anew, is no error."""
-        await self._delete(NODES, name, uid)
+    async def delete_node(self, name: str, *, uid: str) -> Raw | None:
+        """Delete the Node with that UID. One that is missing, or has been made anew, is no error.
+
+        Returns the Node as it waits for its finalizers, None where it is gone.
+        """
+        answer = await self._delete(NODES, name, uid)
+        return answer if answer is not None and "deletionTimestamp" in answer.get("metadata", {}) else None
 
     # KaitoNodeClasses
 
@@ -225,19 +229,20 @@ class KubeGateway:
             patch = {**patch, "metadata": {**patch.get("metadata", {}), "resourceVersion": resource_version}}
         return await self._transport.call("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
-    async def _delete(self, collection: str, name: str, uid: str) -> None:
+    async def _delete(self, collection: str, name: str, uid: str) -> Raw | None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         try:
-            await self._transport.call("DELETE", _path(collection, name), body=options)
+            return await self._transport.call("DELETE", _path(collection, name), body=options)
         except Unserved:
             raise
         except Gone:
-            return
+            return None
         except Conflict:
             # The API has no machine-readable sign for "another UID", which means that ours is gone.
             current = await self._get(collection, name)
             if current is not None and current["metadata"]["uid"] == uid:
                 raise
+            return None
 
 
 def _without_bulk(item: Raw) -> Raw:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from enum import Enum
 from typing import Any, Final, Literal, Protocol
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
-from provisioner.apis.conditions import REGISTERED
+from provisioner.apis.conditions import DRAINED, REGISTERED
 from provisioner.apis.failure import Failure
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
@@ -27,6 +28,7 @@ from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.delays import SizeDelays
+from provisioner.nodeclaim.evictions import Evictions
 from provisioner.nodeclaim.liveness import REGISTRATION_TIMEOUT
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
@@ -96,12 +98,21 @@ class Wishes(Protocol):
         ...
 
 
+class Answer(Enum):
+    """What has come of a request to Azure."""
+
+    NOTHING = "nothing"
+    NEWS = "news"
+    ACCEPTED = "accepted"
+
+
 def reference(claim: NodeClaim) -> ObjectRef:
     """Return what an Event about the claim refers to."""
     return ObjectRef(kind=names.NODECLAIM_KIND, name=claim.name, uid=claim.uid, api_version=names.NODECLAIM_API_VERSION)
 
 
-def _node_reference(node: Node) -> ObjectRef:
+def node_reference(node: Node) -> ObjectRef:
+    """Return what an Event about the Node refers to."""
     return ObjectRef(kind="Node", name=node.name, uid=node.uid, api_version="v1")
 
 
@@ -120,6 +131,7 @@ class Actuator:
         asks: Asks,
         delays: SizeDelays,
         quotas: Wishes,
+        evictions: Evictions,
         now: Callable[[], datetime],
         rng: random.Random,
         metrics: Registry,
@@ -135,6 +147,7 @@ class Actuator:
         self._asks = asks
         self._delays = delays
         self._quotas = quotas
+        self._evictions = evictions
         self._now = now
         self._rng = rng
         self._claim_metrics = claim_metrics
@@ -160,6 +173,14 @@ class Actuator:
         """Return what the claim was last seen to wait for."""
         return self._waiting.get(uid)
 
+    def blocked(self, node_name: str) -> Mapping[str, str]:
+        """Return by the pod's UID why pods of the Node could not be made to leave when that was last tried."""
+        return self._evictions.blocked(node_name)
+
+    def forget_node(self, name: str) -> None:
+        """Want nothing more of the pods of a Node that is gone."""
+        self._evictions.forget(name)
+
     def forget(self, uid: str) -> None:
         """Drop what was learned about a claim that is gone."""
         self._waiting.pop(uid, None)
@@ -178,25 +199,34 @@ class Actuator:
 
         Raises KubeError; what was done before stands, and what was not done is found missing at the next look.
         """
-        claim = view.claim
+        claim, learned = view.claim, False
         self._keep(claim, step)
         if step.metadata is not None:
-            claim = self._take(
-                await self._kube.patch_claim(
-                    claim.name, {"metadata": step.metadata}, resource_version=claim.resource_version
-                )
-            )
+            before, claim = claim, await self._write_metadata(claim, step.metadata)
             if claim.is_deleting and not view.claim.is_deleting:
                 # Deleted while we decided: nothing is asked of Azure for it any more.
                 return True
+            learned = claim is not before
         if step.node_patch is not None:
-            await self._patch_node(step.node_patch)
-        if step.status is not None:
-            claim = await self._write_status(claim, step.status)
-        self._tell(view, step)
-        learned = step.azure is not None and await self._ask(view, step)
-        for node in step.deleted_nodes:
+            # A patch that a webhook undoes changes nothing, and would be sent again at once for ever.
+            learned |= await self._patch_node(step.node_patch)
+        for node in step.going_nodes:
             await self._delete_node(node)
+            _log.info("deleting Node of a claim that is being deleted", extra={"claim": claim.name, "node": node.name})
+        if step.status_follows:
+            if await self._ask(view, step) is Answer.ACCEPTED:
+                self._tell(view, step)
+                if step.status is not None:
+                    self._count_drained(step, before=claim, after=await self._write_status(claim, step.status))
+            return True
+        if step.status is not None:
+            before, claim = claim, await self._write_status(claim, step.status)
+            self._count_drained(step, before=before, after=claim)
+        self._tell(view, step)
+        learned |= step.azure is not None and await self._ask(view, step) is not Answer.NOTHING
+        for node in step.deleted_nodes:
+            await self._release_node(node)
+            self._node_metrics.terminated(node, since=claim.deleted or self._now())
             _log.info("deleted Node of a claim that is gone", extra={"claim": claim.name, "node": node.name})
         if step.release:
             await self._release(claim)
@@ -204,7 +234,7 @@ class Actuator:
         if step.delete_claim:
             await self._delete_claim(claim, reason=step.delete_claim, ailment=step.ailment)
             return True
-        return step.metadata is not None or learned or step.node_patch is not None
+        return learned
 
     def _keep(self, claim: NodeClaim, step: Step) -> None:
         """Do what is for the controller's memory alone."""
@@ -214,6 +244,8 @@ class Actuator:
             self._waiting[claim.uid] = step.waiting
         else:
             self._waiting.pop(claim.uid, None)
+        for wanted in step.evictions:
+            self._evictions.want(wanted.node, wanted.evictions, reason=wanted.reason)
         if step.refresh:
             self._notes.wake()
         if step.wants_quota:
@@ -225,6 +257,19 @@ class Actuator:
         # Into the store before the watch tells of it, so that the next look is not one at the past.
         self._store.put_claim(raw)
         return parse_nodeclaim(raw)
+
+    async def _write_metadata(self, claim: NodeClaim, metadata: Mapping[str, Any]) -> NodeClaim:
+        try:
+            raw = await self._kube.patch_claim(
+                claim.name, {"metadata": metadata}, resource_version=claim.resource_version
+            )
+        except Rejected as error:
+            if not claim.is_deleting:
+                raise
+            # As in _write_status; what would have been written down follows from what is there.
+            _log.warning("metadata refused by the API server", extra={"claim": claim.name, "error": str(error)})
+            return claim
+        return self._take(raw)
 
     async def _write_status(self, claim: NodeClaim, status: Mapping[str, Any]) -> NodeClaim:
         try:
@@ -245,22 +290,46 @@ class Actuator:
             self._node_metrics.created(written)
         return written
 
-    async def _patch_node(self, patch: NodePatch) -> None:
+    async def _patch_node(self, patch: NodePatch) -> bool:
         node = patch.node
-        self._store.put_node(
+        return self._store.put_node(
             await self._kube.patch_node(node.name, patch.patch, resource_version=node.resource_version)
             if patch.is_of_version
             else await self._kube.patch_node_metadata(node.name, patch.patch, uid=node.uid)
         )
 
+    def _count_drained(self, step: Step, *, before: NodeClaim, after: NodeClaim) -> None:
+        if after.is_true(DRAINED) and not before.is_true(DRAINED):
+            for entry in step.evictions:
+                self._node_metrics.drained(entry.node)
+
     async def _delete_node(self, node: Node) -> None:
-        # Azure/gpu-provisioner put it there to drain the Node first; where it is gone, nobody else takes it off.
+        # The answer into the store, or the next look would delete the Node once more.
+        raw = await self._kube.delete_node(node.name, uid=node.uid)
+        if raw is not None:
+            self._store.put_node(raw)
+
+    async def _release_node(self, node: Node) -> None:
         others = [name for name in node.finalizers if name != names.TERMINATION_FINALIZER]
         if len(others) < len(node.finalizers):
             await self._kube.patch_node(
                 node.name, {"metadata": {"finalizers": others}}, resource_version=node.resource_version
             )
-        await self._kube.delete_node(node.name, uid=node.uid)
+        if not node.is_deleting:
+            await self._kube.delete_node(node.name, uid=node.uid)
+        self.forget_node(node.name)
+
+    async def let_go(self, node: Node) -> None:
+        """Take our finalizer off a deleted Node that is no claim's. Raises KubeError."""
+        await self._release_node(node)
+        _log.info("released Node that is no claim's", extra={"node": node.name})
+
+    async def delete_claim_of(self, node: Node, claim: NodeClaim) -> None:
+        """Delete the claim whose Node somebody has deleted. Raises KubeError."""
+        message = f"Node {node.name} was deleted; deleting the claim and its agent pool."
+        self._recorder.record(reference(claim), type="Normal", reason="NodeDeleted", message=message)
+        await self._kube.delete_claim(claim.name, uid=claim.uid)
+        _log.info("deleting a claim whose Node was deleted", extra={"claim": claim.name, "node": node.name})
 
     async def _delete_claim(self, claim: NodeClaim, *, reason: str, ailment: Ailment | None) -> None:
         await self._kube.delete_claim(claim.name, uid=claim.uid)
@@ -296,18 +365,21 @@ class Actuator:
     def _tell(self, view: View, step: Step) -> None:
         for notice in step.notices:
             self._recorder.record(
-                reference(view.claim) if notice.node is None else _node_reference(notice.node),
+                node_reference(notice.node) if notice.node is not None else reference(view.claim),
                 type="Warning" if notice.is_warning else "Normal",
                 reason=notice.reason,
                 message=notice.message,
             )
+            if notice.node is not None and view.claim.is_deleting:
+                # Repeated at every look of a drain; the recorder tells it once.
+                continue
             _log.log(
                 logging.WARNING if notice.is_warning else logging.INFO,
                 notice.message,
                 extra={"claim": view.claim.name, "reason": notice.reason},
             )
 
-    async def _ask(self, view: View, step: Step) -> bool:
+    async def _ask(self, view: View, step: Step) -> Answer:
         """Ask Azure; tell whether a decision can rest on something new: an answer, or a refusal to show."""
         request = step.azure
         try:
@@ -315,7 +387,7 @@ class Actuator:
                 case CreatePool():
                     await self._create(view, request)
                 case DeletePool():
-                    await self._delete(view, request, cause=step.setback)
+                    return await self._delete(view, request, cause=step.setback)
                 case FindInstance():
                     return await self._find(view, request)
         except ArmFailure as error:
@@ -324,13 +396,13 @@ class Actuator:
                 self._notes.note_doubtful(request.name)
                 self._notes.wake()
             if not isinstance(request, CreatePool | DeletePool):
-                return False
+                return Answer.NOTHING
             if isinstance(request, CreatePool) and concerns_offer(error.failure):
                 refused = Unavailable(keys=request.offer.keys, failure=error.failure)
                 self._remember("create", view.claim.name, refused)
             else:
                 self._set_back(view, type(request), error.failure)
-        return True
+        return Answer.NEWS
 
     def _remember(self, request: str, claim: str, unavailable: Unavailable) -> None:
         """Keep everybody from asking again for what cannot be had."""
@@ -367,7 +439,7 @@ class Actuator:
             "agent pool asked for", extra={"claim": view.claim.name, "agent_pool": pool.name, "vm_size": pool.vm_size}
         )
 
-    async def _delete(self, view: View, request: DeletePool, *, cause: Failure | None) -> None:
+    async def _delete(self, view: View, request: DeletePool, *, cause: Failure | None) -> Answer:
         with self._timed("Delete"):
             is_there = await self._arm.delete(request.name)
         if is_there:
@@ -380,6 +452,7 @@ class Actuator:
             self._set_back(view, CreatePool, cause)
         elif (setback := self._setbacks.get(view.claim.uid)) and setback.request is DeletePool:
             del self._setbacks[view.claim.uid]
+        return Answer.ACCEPTED if is_there else Answer.NEWS
 
     @contextmanager
     def _timed(self, method: Literal["Create", "Delete"]) -> Iterator[None]:
@@ -394,12 +467,12 @@ class Actuator:
             raise
         self._claim_metrics.asked(method, seconds=time.perf_counter() - started, failure=None)
 
-    async def _find(self, view: View, request: FindInstance) -> bool:
+    async def _find(self, view: View, request: FindInstance) -> Answer:
         machines = await self._arm.machines(request.name)
         if not machines:
-            return False
+            return Answer.NOTHING
         self._instances[view.claim.uid] = machines[0].provider_id
-        return True
+        return Answer.NEWS
 
     def _set_back(self, view: View, request: type[CreatePool] | type[DeletePool], failure: Failure) -> None:
         old = self._setbacks.get(view.claim.uid)

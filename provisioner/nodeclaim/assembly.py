@@ -26,6 +26,8 @@ from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key
 from provisioner.nodeclaim.delays import SizeDelays
+from provisioner.nodeclaim.evictions import Evictions
+from provisioner.nodeclaim.loads import Loads
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.quotas import Quotas
@@ -102,6 +104,7 @@ class Assembly:
         )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
         node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
+        self.evictions = Evictions(kube, recorder=recorder, rng=rng, metrics=metrics, node_metrics=node_metrics)
         actuator = Actuator(
             kube=kube,
             store=self.store,
@@ -112,6 +115,7 @@ class Assembly:
             asks=asks,
             delays=delays,
             quotas=self.quotas,
+            evictions=self.evictions,
             now=now,
             rng=rng,
             metrics=metrics,
@@ -124,6 +128,7 @@ class Assembly:
             queue=self.queue,
             inventory=self.inventory,
             actuator=actuator,
+            loads=Loads(kube, now=now),
             region=self.region,
             quotas=self.quotas,
             memory=memory,
@@ -180,9 +185,9 @@ class Assembly:
         )
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
+        """Return the loops to be run beside everything else; none of them ends by itself."""
         images = (self.images.run(),) if self.images.is_on else ()
-        return self.region.run(), self.quotas.run(), self.inventory.run(), *images
+        return self.region.run(), self.quotas.run(), self.inventory.run(), self.evictions.run(), *images
 
     def _own_nodes(self) -> Iterator[Node]:
         for claim in self.store.claims:

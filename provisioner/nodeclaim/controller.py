@@ -5,6 +5,7 @@ forgotten at once, so events may be late, doubled or lost.
 """
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
@@ -30,13 +31,16 @@ from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.drift import DELETED_AS as DRIFT_DELETED
 from provisioner.nodeclaim.holds import holds
 from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.loads import Loads
+from provisioner.nodeclaim.node_deletion import on_node
 from provisioner.nodeclaim.nodeclass import pool_hash, preference, problem, ready_status
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
 from provisioner.nodeclaim.repair import fleet_of, is_due
 from provisioner.nodeclaim.replacements import Replacements
-from provisioner.nodeclaim.view import CreatePool, Fleet, Target, Timeouts, View
+from provisioner.nodeclaim.termination import is_draining, nodes_to_read
+from provisioner.nodeclaim.view import CreatePool, Fleet, NodeLoad, Target, Timeouts, View
 from provisioner.placement.market import Market, Placement, Refusal
 from provisioner.placement.memory import OfferMemory
 from provisioner.placement.place import place
@@ -46,6 +50,10 @@ _log: Final = logging.getLogger(__name__)
 
 # What the queue holds: the kind of an object, and its name.
 Key = tuple[str, str]
+
+_NODE_KIND: Final = "Node"
+# Seconds after which something is looked at again that came before the first full lists.
+_UNSYNCED: Final = 1.0
 
 
 class Controller:
@@ -59,6 +67,7 @@ class Controller:
         queue: WorkQueue[Key],
         inventory: Inventory,
         actuator: Actuator,
+        loads: Loads,
         region: Region,
         quotas: Quotas,
         memory: OfferMemory,
@@ -79,6 +88,7 @@ class Controller:
         self._queue = queue
         self._inventory = inventory
         self._actuator = actuator
+        self._loads = loads
         self._region = region
         self._quotas = quotas
         self._memory = memory
@@ -147,6 +157,7 @@ class Controller:
         node: Node | None
         if event == "DELETED":
             node = self._store.remove_node(metadata["name"], uid=metadata["uid"])
+            self._actuator.forget_node(metadata["name"])
         else:
             node = self._store.node(metadata["name"]) if self._store.put_node(raw) else None
         if node is None:
@@ -154,7 +165,12 @@ class Controller:
         self.enqueue_claims_of(node)
 
     def enqueue_claims_of(self, node: Node) -> None:
-        """Have the claim of a Node looked at: it has recorded the Node's pool, is named as it, or owns the Node."""
+        """Have the claim of a Node looked at: it has recorded the Node's pool, is named as it, or owns the Node.
+
+        A Node that is being deleted is looked at itself too.
+        """
+        if node.is_deleting:
+            self._queue.add((_NODE_KIND, node.name))
         for claim in self._store.claims_of_pool(node.agent_pool):
             self.enqueue(claim.name)
         # Azure/gpu-provisioner names pools as their claims and records nothing.
@@ -200,6 +216,9 @@ class Controller:
         for name in sorted(pool_names):
             for claim in self._store.claims_of_pool(name):
                 self.enqueue(claim.name)
+            for node in self._store.nodes_of_pool(name):
+                if node.is_deleting:
+                    self._queue.add((_NODE_KIND, node.name))
             if self._store.claim(name) is not None:
                 self.enqueue(name)
         # A claim that has no pool yet waits for the first LIST under the name that it would get.
@@ -230,7 +249,7 @@ class Controller:
 
     def _is_in_flight(self, claim: NodeClaim) -> bool:
         if claim.is_deleting:
-            return True
+            return not is_draining(claim)
         is_launching = claim.agent_pool and not claim.is_true(LAUNCHED)
         return bool(is_launching) and self._inventory.lookup(claim.agent_pool) is not Lookup.ABSENT
 
@@ -369,11 +388,13 @@ class Controller:
         if kind == names.NODECLASS_KIND:
             await self._handle_node_class(name)
             return
-        claim = self._store.claim(name)
-        if claim is None:
+        if kind == _NODE_KIND:
+            await self._handle_node(name)
             return
-        view = self.view(claim)
-        step = reconcile(view)
+        view = await self._full_view(name)
+        if view is None:
+            return
+        claim, step = view.claim, reconcile(view)
         if step.again_after is not None:
             self._queue.add_after(key, step.again_after.total_seconds())
         if step.waits_for_another:
@@ -391,6 +412,50 @@ class Controller:
                     self.enqueue(waiting)
         if again or (step.wants_cluster and await self._cluster_state.refresh()):
             self._queue.add(key)
+
+    async def _full_view(self, name: str) -> View | None:
+        """Return the view of a claim, with the loads of its Nodes where it is being drained; None without a claim."""
+        claim = self._store.claim(name)
+        if claim is None:
+            return None
+        view = self.view(claim)
+        nodes = nodes_to_read(view)
+        if not nodes:
+            return view
+        loads: Mapping[str, NodeLoad] = {}
+        error = ""
+        try:
+            loads = await self._loads.read(nodes)
+        except Forbidden as refusal:
+            # Whoever is installed with the rights of an earlier version: the claim says so, and goes at its deadline.
+            error = str(refusal)
+        # The world may have moved on meanwhile.
+        claim = self._store.claim(name)
+        if claim is None:
+            return None
+        blocked = {uid: why for node in nodes for uid, why in self._actuator.blocked(node.name).items()}
+        return dataclasses.replace(self.view(claim), loads=loads, loads_error=error, blocked=blocked)
+
+    async def _handle_node(self, name: str) -> None:
+        node = self._store.node(name)
+        if node is None:
+            return
+        if not self._store.synced:
+            # Its claim may be there all the same.
+            self._queue.add_after((_NODE_KIND, name), _UNSYNCED)
+            return
+        owners = [claim for uid in node.owner_uids if (claim := self._store.claim_by_uid(uid)) is not None]
+        # Usually it is looked at only to see that it still waits, and going through all claims takes its time.
+        is_owned = any(claim.is_managed and claim.has_finalizer for claim in owners)
+        step = on_node(node, claims=owners if is_owned else self._store.claims, pools=self._inventory)
+        if step.again_after is not None:
+            self._queue.add_after((_NODE_KIND, name), step.again_after.total_seconds())
+        if step.refresh:
+            self._inventory.wake()
+        if step.delete_claim is not None:
+            await self._actuator.delete_claim_of(node, step.delete_claim)
+        if step.release:
+            await self._actuator.let_go(node)
 
     async def _handle_node_class(self, name: str) -> None:
         raw = self._node_classes.get(name)
@@ -433,7 +498,8 @@ class Controller:
             elif claim is not None:
                 self._store.remove_claim(name, uid=claim.uid)
                 self._actuator.forget(claim.uid)
-            for node in self._store.nodes_of_pool(claim.agent_pool) if claim and claim.agent_pool else ():
+            pool = (claim.agent_pool or pool_name(claim.name)) if claim else ""
+            for node in self._store.nodes_of_pool(pool):
                 fresh = await self._kube.get_node(node.name)
                 if fresh is not None:
                     self._store.put_node(fresh)

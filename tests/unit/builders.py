@@ -93,9 +93,11 @@ def claim(name: str = NAME, **changes: Any) -> NodeClaim:
 
 
 def recorded_claim(name: str = NAME, *, pool: str = "", **changes: Any) -> NodeClaim:
-    """Return a claim that has our finalizer, the name of its agent pool and the size that was asked for."""
+    """Return a claim that has our finalizer, the label of its class, its agent pool's name and the size asked for."""
     recorded = {names.AGENT_POOL_ANNOTATION: pool or name, names.INSTANCE_TYPE_ANNOTATION: A100}
     changes["annotations"] = recorded | changes.get("annotations", {})
+    if "labels" not in changes:
+        changes["labels"] = {**kaito_claim()["metadata"]["labels"], names.NODECLASS_LABEL: names.DEFAULT_NODECLASS}
     return claim(name, finalizers=(names.TERMINATION_FINALIZER,), **changes)
 
 
