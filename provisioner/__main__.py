@@ -40,10 +40,12 @@ def _run(settings: Settings) -> int:
     from kubernetes.aio.config import ConfigException
 
     from provisioner import logs
+    from provisioner.malloc import give_back_freed_memory
     from provisioner.nodeclaim.run import run
 
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig
+    give_back_freed_memory()
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     try:
         asyncio.run(run(settings))

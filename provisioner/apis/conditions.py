@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from provisioner.apis.sharing import shared_text
 from provisioner.apis.times import format_time, parse_time
 
 Status = Literal["True", "False", "Unknown"]
@@ -33,7 +34,7 @@ AWAITING_MESSAGE: Final = "object is awaiting reconciliation"
 MAX_MESSAGE: Final = 2048
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
     """One entry of `status.conditions`."""
 
@@ -67,10 +68,10 @@ def parse_conditions(raw: object, *, fallback: datetime) -> tuple[Condition, ...
         generation = item.get("observedGeneration")
         result.append(
             Condition(
-                type=item["type"],
+                type=shared_text(item["type"]),
                 status=item["status"],
-                reason=str(item.get("reason") or ""),
-                message=str(item.get("message") or ""),
+                reason=shared_text(str(item.get("reason") or "")),
+                message=shared_text(str(item.get("message") or "")),
                 last_transition=parse_time(item.get("lastTransitionTime")) or fallback,
                 observed_generation=generation if isinstance(generation, int) else 0,
             )

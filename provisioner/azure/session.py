@@ -20,7 +20,7 @@ import aiohttp
 from azure.core.pipeline.policies import HeadersPolicy, RequestIdPolicy, UserAgentPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
-from azure.mgmt.containerservice.aio import ContainerServiceClient
+from azure.mgmt.core import AsyncARMPipelineClient
 
 from provisioner import __version__
 from provisioner.azure.budget import Budget, Wait
@@ -47,11 +47,17 @@ __all__ = ["ArmResponse", "AzureSession", "AzureTarget", "CallRecord", "Credenti
 
 # Seconds to connect. The time for a whole call is the caller's to say.
 CONNECT_TIMEOUT: Final = 10.0
+# Connections to ARM and Entra at a time, beyond which calls wait: each costs 300 KiB that never come back, see
+# kube/access.py. AKS takes seconds for a PUT, and its limits let us send eight of them a second for long.
+CONNECTIONS: Final = 20
 # A list that has more pages than that does not end.
 MAX_PAGES: Final = 200
 # Characters. Longer bodies are parsed in a thread: 1,500 VM sizes are 5 MB and 60 ms.
 _LARGE: Final = 262_144
 _TOO_MANY: Final = 429
+
+# What every client of a service stands on. Theirs bring operations and models, 7 MiB for nothing here.
+_Client = AsyncARMPipelineClient[HttpRequest, AsyncHttpResponse]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +143,7 @@ class AzureSession:
         self._budget = budget or Budget()
         self._on_wait = on_wait
         self._stack = AsyncExitStack()
-        self._client: ContainerServiceClient | None = None
+        self._client: _Client | None = None
 
     async def __aenter__(self) -> Self:
         silence_sdk_loggers()
@@ -146,7 +152,7 @@ class AzureSession:
             # each request as soon as a CA is given, and with it a new connection.
             http = await stack.enter_async_context(
                 aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()),
+                    connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(), limit=CONNECTIONS),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
                     trust_env=True,
@@ -155,7 +161,10 @@ class AzureSession:
             transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=CONNECT_TIMEOUT)
             credential = make_credential(self._credentials, cloud=self.cloud, transport=transport)
             stack.push_async_callback(credential.close)
-            self._client = await stack.enter_async_context(self._make_client(credential, transport))
+            client = self._make_client(credential, transport)
+            await client.__aenter__()
+            stack.push_async_callback(client.close)
+            self._client = client
             self._stack = stack.pop_all()
         return self
 
@@ -195,7 +204,8 @@ class AzureSession:
         request_id = str(uuid4())
         # The SDK expects parameters that are quoted already.
         parameters = {name: quote(value, safe="") for name, value in (query or {}).items()}
-        request = HttpRequest(method, path, params=parameters, headers=dict(headers or {}), json=body)
+        url = self._client.format_url(path)
+        request = HttpRequest(method, url, params=parameters, headers=dict(headers or {}), json=body)
         started = time.monotonic()
         response: AsyncHttpResponse | None = None
         outcome = ""
@@ -267,7 +277,7 @@ class AzureSession:
         # The client takes braces for its own placeholders.
         return str(link).replace("{", "%7B").replace("}", "%7D")
 
-    def _make_client(self, credential: RenewableCredential, transport: AioHttpTransport) -> ContainerServiceClient:
+    def _make_client(self, credential: RenewableCredential, transport: AioHttpTransport) -> _Client:
         # An own list of policies, for what is not in it: the retry policy, which sleeps inside of the call for as long
         # as a Retry-After says; automatic registration of resource providers, which is not ours to decide and loops
         # until it is done; redirects, which could carry the token elsewhere and which ARM does not use; the body
@@ -278,14 +288,7 @@ class AzureSession:
             UserAgentPolicy(user_agent=self._user_agent),
             Authentication(credential, scope=self.cloud.scope),
         ]
-        return ContainerServiceClient(
-            credential,
-            self.target.subscription_id,
-            base_url=self.cloud.endpoint,
-            credential_scopes=[self.cloud.scope],
-            policies=policies,
-            transport=transport,
-        )
+        return AsyncARMPipelineClient(base_url=self.cloud.endpoint, policies=policies, transport=transport)
 
     def _ask_budget(self, operation: str, path: str) -> None:
         wait = self._budget.admit(operation, path=path)

@@ -38,6 +38,7 @@ from provisioner.nodeclaim.view import (
     CreatePool,
     DeletePool,
     FindInstance,
+    NodePatch,
     Setback,
     Step,
     Unavailable,
@@ -207,10 +208,8 @@ class Actuator:
                 return True
             learned = claim is not before
         if step.node_patch is not None:
-            node = step.node_patch.node
-            raw = await self._kube.patch_node(node.name, step.node_patch.patch, resource_version=node.resource_version)
             # A patch that a webhook undoes changes nothing, and would be sent again at once for ever.
-            learned |= self._store.put_node(raw)
+            learned |= await self._patch_node(step.node_patch)
         for node in step.going_nodes:
             await self._delete_node(node)
             _log.info("deleting Node of a claim that is being deleted", extra={"claim": claim.name, "node": node.name})
@@ -290,6 +289,14 @@ class Actuator:
             self._delays.succeeded(_size(written))
             self._node_metrics.created(written)
         return written
+
+    async def _patch_node(self, patch: NodePatch) -> bool:
+        node = patch.node
+        return self._store.put_node(
+            await self._kube.patch_node(node.name, patch.patch, resource_version=node.resource_version)
+            if patch.is_of_version
+            else await self._kube.patch_node_metadata(node.name, patch.patch, uid=node.uid)
+        )
 
     def _count_drained(self, step: Step, *, before: NodeClaim, after: NodeClaim) -> None:
         if after.is_true(DRAINED) and not before.is_true(DRAINED):

@@ -255,10 +255,19 @@ class FindInstance:
 
 @dataclass(frozen=True, kw_only=True)
 class NodePatch:
-    """A merge patch of a Node, valid for the version it was computed from."""
+    """A merge patch of a Node."""
 
     node: Node
     patch: Mapping[str, Any]
+
+    @property
+    def is_of_version(self) -> bool:
+        """Tell whether the patch is valid only for the version it was computed from: it replaces the list of taints.
+
+        Labels and annotations are merged by the API server. Owner references are a list as well, but of a Node that has
+        none, or none to keep.
+        """
+        return "spec" in self.patch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -479,6 +479,9 @@ def without_node(world: World) -> None:
     created(world)
     world.azure_finishes()
     world.settle()
+    # Until Azure was asked for the VM.
+    world.now += timedelta(seconds=10)
+    world.settle()
 
 
 def not_listed(world: World) -> None:

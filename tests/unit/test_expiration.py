@@ -77,7 +77,7 @@ def test_next_look_is_at_the_moment_of_expiry() -> None:
 def test_next_look_is_sooner_where_something_else_asks_for_it() -> None:
     waiting = recorded_claim(expireAfter="1h", annotations=DISRUPTABLE)
     step = reconcile(view(waiting, pools=listed(pool())))
-    assert step.again_after == timedelta(seconds=15)
+    assert step.again_after == timedelta(seconds=10)
 
 
 def test_no_pool_is_asked_for_on_behalf_of_an_expired_claim() -> None:

@@ -165,6 +165,10 @@ def test_pool_that_is_finished_before_its_node_joins_is_launched_by_its_vm() -> 
     world.take()
     world.azure_finishes()
     world.has_machines = False
+    expecting = world.settle()
+    assert expecting is not None
+    assert expecting.azure is None
+    world.now += timedelta(seconds=10)
     waiting = world.settle()
     assert waiting is not None
     assert waiting.azure == FindInstance(name=NAME)

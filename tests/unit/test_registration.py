@@ -52,6 +52,13 @@ def patch(draft: Draft) -> dict[str, Any]:
     return dict(draft.node_patch.patch)
 
 
+def test_patch_is_of_one_version_of_the_node_only_where_it_replaces_the_taints() -> None:
+    for taints, is_of_version in (([GPU_TAINT, NOT_READY_TAINT], False), ([UNREGISTERED, GPU_TAINT], True)):
+        draft = after(claimed(), node(taints=taints))
+        assert draft.node_patch is not None
+        assert draft.node_patch.is_of_version is is_of_version
+
+
 def test_node_gets_labels_annotations_owner_and_taints_in_one_patch() -> None:
     joined = node(taints=[UNREGISTERED, NOT_READY_TAINT], ready="False")
     claim = claimed(startupTaints=[STARTUP])
