@@ -20,7 +20,7 @@ import aiohttp
 from azure.core.pipeline.policies import HeadersPolicy, RequestIdPolicy, UserAgentPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
-from azure.mgmt.core import AsyncARMPipelineClient
+from azure.mgmt.containerservice.aio import ContainerServiceClient
 
 from provisioner import __version__
 from provisioner.azure.budget import Budget, Wait
@@ -49,15 +49,12 @@ __all__ = ["ArmResponse", "AzureSession", "AzureTarget", "CallRecord", "Credenti
 CONNECT_TIMEOUT: Final = 10.0
 # Connections to ARM and Entra at a time, beyond which calls wait: each costs 300 KiB that never come back, see
 # kube/access.py. AKS takes seconds for a PUT, and its limits let us send eight of them a second for long.
-CONNECTIONS: Final = 20
+CONNECTIONS: Final = 32
 # A list that has more pages than that does not end.
 MAX_PAGES: Final = 200
 # Characters. Longer bodies are parsed in a thread: 1,500 VM sizes are 5 MB and 60 ms.
 _LARGE: Final = 262_144
 _TOO_MANY: Final = 429
-
-# What every client of a service stands on. Theirs bring operations and models, 7 MiB for nothing here.
-_Client = AsyncARMPipelineClient[HttpRequest, AsyncHttpResponse]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +140,7 @@ class AzureSession:
         self._budget = budget or Budget()
         self._on_wait = on_wait
         self._stack = AsyncExitStack()
-        self._client: _Client | None = None
+        self._client: ContainerServiceClient | None = None
 
     async def __aenter__(self) -> Self:
         silence_sdk_loggers()
@@ -161,10 +158,7 @@ class AzureSession:
             transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=CONNECT_TIMEOUT)
             credential = make_credential(self._credentials, cloud=self.cloud, transport=transport)
             stack.push_async_callback(credential.close)
-            client = self._make_client(credential, transport)
-            await client.__aenter__()
-            stack.push_async_callback(client.close)
-            self._client = client
+            self._client = await stack.enter_async_context(self._make_client(credential, transport))
             self._stack = stack.pop_all()
         return self
 
@@ -204,8 +198,7 @@ class AzureSession:
         request_id = str(uuid4())
         # The SDK expects parameters that are quoted already.
         parameters = {name: quote(value, safe="") for name, value in (query or {}).items()}
-        url = self._client.format_url(path)
-        request = HttpRequest(method, url, params=parameters, headers=dict(headers or {}), json=body)
+        request = HttpRequest(method, path, params=parameters, headers=dict(headers or {}), json=body)
         started = time.monotonic()
         response: AsyncHttpResponse | None = None
         outcome = ""
@@ -277,7 +270,7 @@ class AzureSession:
         # The client takes braces for its own placeholders.
         return str(link).replace("{", "%7B").replace("}", "%7D")
 
-    def _make_client(self, credential: RenewableCredential, transport: AioHttpTransport) -> _Client:
+    def _make_client(self, credential: RenewableCredential, transport: AioHttpTransport) -> ContainerServiceClient:
         # An own list of policies, for what is not in it: the retry policy, which sleeps inside of the call for as long
         # as a Retry-After says; automatic registration of resource providers, which is not ours to decide and loops
         # until it is done; redirects, which could carry the token elsewhere and which ARM does not use; the body
@@ -288,7 +281,14 @@ class AzureSession:
             UserAgentPolicy(user_agent=self._user_agent),
             Authentication(credential, scope=self.cloud.scope),
         ]
-        return AsyncARMPipelineClient(base_url=self.cloud.endpoint, policies=policies, transport=transport)
+        return ContainerServiceClient(
+            credential,
+            self.target.subscription_id,
+            base_url=self.cloud.endpoint,
+            credential_scopes=[self.cloud.scope],
+            policies=policies,
+            transport=transport,
+        )
 
     def _ask_budget(self, operation: str, path: str) -> None:
         wait = self._budget.admit(operation, path=path)
