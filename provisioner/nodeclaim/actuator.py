@@ -155,6 +155,8 @@ class Actuator:
         self._setbacks: dict[str, Setback] = {}
         self._instances: dict[str, str] = {}
         self._waiting: dict[str, Waiting] = {}
+        # Why we have deleted claims ourselves, until their pods were counted by it.
+        self._disrupted: dict[str, str] = {}
         self._refused = metrics.counter(
             "gpu_provisioner_azure_refusals_total",
             text="Requests for agent pools that Azure refused or failed, by request and class of failure.",
@@ -184,12 +186,18 @@ class Actuator:
     def forget(self, uid: str) -> None:
         """Drop what was learned about a claim that is gone."""
         self._waiting.pop(uid, None)
+        self._disrupted.pop(uid, None)
         self._setbacks.pop(uid, None)
         self._instances.pop(uid, None)
 
     def retain(self, uids: Collection[str]) -> None:
         """Drop what was learned about all claims but these."""
-        learned: tuple[dict[str, Any], ...] = (self._setbacks, self._instances, self._waiting)
+        learned: tuple[dict[str, Any], ...] = (
+            self._setbacks,
+            self._instances,
+            self._waiting,
+            self._disrupted,
+        )
         for known in learned:
             for uid in known.keys() - uids:
                 del known[uid]
@@ -201,6 +209,7 @@ class Actuator:
         """
         claim, learned = view.claim, False
         self._keep(claim, step)
+        self._count_pods(view)
         if step.metadata is not None:
             before, claim = claim, await self._write_metadata(claim, step.metadata)
             if claim.is_deleting and not view.claim.is_deleting:
@@ -235,6 +244,12 @@ class Actuator:
             await self._delete_claim(claim, reason=step.delete_claim, ailment=step.ailment)
             return True
         return learned
+
+    def _count_pods(self, view: View) -> None:
+        """Count the pods of a claim that we have deleted, once what is on its Nodes was read."""
+        if view.loads and (reason := self._disrupted.pop(view.claim.uid, "")):
+            pods = [pod for load in view.loads.values() for pod in load.pods]
+            self._node_metrics.pods_disrupted(view.claim, pods, reason=reason)
 
     def _keep(self, claim: NodeClaim, step: Step) -> None:
         """Do what is for the controller's memory alone."""
@@ -334,6 +349,7 @@ class Actuator:
     async def _delete_claim(self, claim: NodeClaim, *, reason: str, ailment: Ailment | None) -> None:
         await self._kube.delete_claim(claim.name, uid=claim.uid)
         self._claim_metrics.disrupted(claim, reason=reason)
+        self._disrupted[claim.uid] = reason
         if ailment is not None:
             self._claim_metrics.unhealthy(claim, condition=ailment.condition, image_id=ailment.image_id)
         if reason == REGISTRATION_TIMEOUT:
