@@ -22,6 +22,7 @@ from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.azure_requests import AzureRequests
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller
@@ -110,20 +111,26 @@ class Assembly:
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
         node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
         self.evictions = Evictions(kube, recorder=recorder, rng=rng, metrics=metrics, node_metrics=node_metrics)
+        azure = AzureRequests(
+            arm=arm,
+            notes=self.inventory,
+            memory=memory,
+            asks=asks,
+            quotas=self.quotas,
+            now=now,
+            rng=rng,
+            metrics=metrics,
+            claim_metrics=claim_metrics,
+        )
         actuator = Actuator(
             kube=kube,
             store=self.store,
-            arm=arm,
-            notes=self.inventory,
+            azure=azure,
             recorder=recorder,
-            memory=memory,
-            asks=asks,
             delays=delays,
             quotas=self.quotas,
             evictions=self.evictions,
             now=now,
-            rng=rng,
-            metrics=metrics,
             claim_metrics=claim_metrics,
             node_metrics=node_metrics,
         )
@@ -141,6 +148,7 @@ class Assembly:
         views = Views(
             store=self.store,
             inventory=self.inventory,
+            azure=azure,
             actuator=actuator,
             region=self.region,
             quotas=self.quotas,

@@ -15,6 +15,7 @@ from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.azure_requests import AzureRequests
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.holds import holds
@@ -39,6 +40,7 @@ class Views:
         *,
         store: Store,
         inventory: Inventory,
+        azure: AzureRequests,
         actuator: Actuator,
         region: Region,
         quotas: Quotas,
@@ -56,6 +58,7 @@ class Views:
     ) -> None:
         self._store = store
         self._inventory = inventory
+        self._azure = azure
         self._actuator = actuator
         self._region = region
         self._quotas = quotas
@@ -95,8 +98,8 @@ class Views:
             location=self._region.location,
             is_region_known=self._region.is_known,
             region_failure=self._region.failure,
-            setback=self._actuator.setback(claim.uid),
-            instance_id=self._actuator.instance_id(claim.uid),
+            setback=self._azure.setback(claim.uid),
+            instance_id=self._azure.instance_id(claim.uid),
             wait_for_gpus=self._wait_for_gpus,
             class_problem=problem(class_name, node_class),
             is_node_class_known=self._node_classes.listed
