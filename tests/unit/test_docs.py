@@ -160,3 +160,15 @@ def test_every_path_that_is_mentioned_exists() -> None:
         r"\b((?:docs|fakes|crds|provisioner|\.ci)/[\w./-]*[\w/])", README + DEVELOPMENT + WORKSPACES
     ):
         assert (ROOT / path).exists(), path
+
+
+def test_every_spec_of_karpenters_is_proven_by_a_test_that_exists_or_says_why_not() -> None:
+    document = (ROOT / "docs" / "conformance.md").read_text()
+    rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) > 200
+    assert all(len(row) == 2 and all(cell.strip(" |") for cell in row) for row in rows)
+    proofs = re.findall(r"`((?:unit|scenarios|semantics|conformance|chaos)/\w+\.py)(?:::(test_\w+))?`", document)
+    assert proofs
+    for path, name in proofs:
+        code = (ROOT / "tests" / path).read_text()
+        assert not name or f"def {name}(" in code, f"{path}::{name}"
