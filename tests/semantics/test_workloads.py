@@ -75,7 +75,12 @@ def test_parallel_stateful_set_makes_and_deletes_all_pods_at_once(kube: Kube, na
     assert wait_pods(kube, pods, 3) == [f"{base}-0", f"{base}-1", f"{base}-2"]
     kube.patch(path(sets, body), {"spec": {"replicas": 1}})
     assert wait_pods(kube, pods, 1) == [f"{base}-0"]
-    answer = kube.ask("PATCH", path(sets, body), {"spec": {"podManagementPolicy": "OrderedReady"}})
+    answer = kube.ask(
+        "PATCH",
+        path(sets, body),
+        {"spec": {"podManagementPolicy": "OrderedReady"}},
+        content_type="application/merge-patch+json",
+    )
     assert answer.code == 422
 
 
