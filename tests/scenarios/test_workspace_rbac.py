@@ -87,7 +87,7 @@ async def what_is_missing_is_told_again_after_a_restart(world: Serving) -> None:
 
     async def counts() -> int:
         events = await kube.events_of("configured")
-        return max(e["count"] for e in events if e["reason"] == "ConfigMapNotFound")
+        return max(int(e["count"]) for e in events if e["reason"] == "ConfigMapNotFound")
 
     await eventually(counts, until=lambda count: count > 1, what="the Event is counted on")
     await world.delete("configured")

@@ -9,7 +9,7 @@ from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.interface import ControlPlane
 from provisioner.apis import names
 from tests.conftest import SCALE
-from tests.kube import is_true
+from tests.kube import condition, is_true
 from tests.scenarios.on_azure import pools
 from tests.scenarios.on_workspaces import (
     JOBS,
@@ -17,7 +17,6 @@ from tests.scenarios.on_workspaces import (
     SERVICES,
     STATEFUL_SETS,
     Serving,
-    condition,
     example,
     registry_secret,
     serving,
