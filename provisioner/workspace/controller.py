@@ -284,7 +284,8 @@ class Controller:
             return ()
         selector = f"kaito.sh/workspace={workspace.name}"
         raws, _ = await self._objects.list(PODS, namespace=workspace.namespace, labels=selector)
-        return tuple(parse_pod_state(raw) for raw in raws)
+        # What a pod says that is on its way out is about its end, and not about what was wrong.
+        return tuple(parse_pod_state(raw) for raw in raws if "deletionTimestamp" not in raw["metadata"])
 
     async def _recover(self, key: str, error: KubeError) -> None:
         if isinstance(error, Conflict | Gone):

@@ -45,7 +45,8 @@ def parse_job(raw: Mapping[str, Any]) -> Workload:
         active=_number(status.get("active")),
         succeeded=_number(status.get("succeeded")),
         failed=_number(status.get("failed")),
-        is_failed=conditions.get("Failed") == "True",
+        # The first says that it is going to fail for certain, and stays alone until its pods are gone.
+        is_failed="True" in (conditions.get("FailureTarget"), conditions.get("Failed")),
         is_deleting="deletionTimestamp" in metadata,
     )
 

@@ -77,6 +77,22 @@ async def test_adapter_is_added_and_taken_away(world: Serving) -> None:
     assert [volume for volume in after["spec"]["volumes"] if volume["name"] == "adapters"] == []
 
 
+async def test_all_pods_of_a_group_are_replaced(world: Serving) -> None:
+    await world.create(inference("grouped", count=2))
+    await world.wait_state("grouped", "Ready")
+    before = {pod["metadata"]["uid"] for pod in await world.pods_of("grouped")}
+    claims = [claim["metadata"]["uid"] for claim in await world.claims_of("grouped")]
+    assert len(before) == len(claims) == 2
+    await world.kube.patch(WORKSPACES, "grouped", {"inference": {"adapters": [ADAPTER]}})
+
+    async def others() -> list[Object]:
+        return [pod for pod in await world.pods_of("grouped") if pod["metadata"]["uid"] not in before]
+
+    await eventually(others, until=lambda found: len(found) == 2, what="both pods are others")
+    await world.wait_state("grouped", "Ready")
+    assert [claim["metadata"]["uid"] for claim in await world.claims_of("grouped")] == claims
+
+
 async def test_template(world: Serving) -> None:
     container = {
         "name": "mine",
