@@ -1,5 +1,6 @@
 """What the fake nodes write, from what they know: no API, no time."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from fakes.nodes.node_object import (
     taints,
 )
 from fakes.nodes.node_status import NO_NETWORK, allocatable_gpus, conditions, report, silence
+from fakes.nodes.pod_faults import PodFault, PodFaults
 from fakes.nodes.pod_plan import Stage, is_device_plugin, plan_for, stage_at
 from fakes.nodes.pod_status import report as pod_report
 from fakes.nodes.settings import NodeSettings
@@ -270,6 +272,36 @@ class TestPods:
         assert container["state"]["waiting"]["reason"] == "CrashLoopBackOff"
         assert container["lastState"]["terminated"]["exitCode"] == 9
 
+    def test_a_fault_says_how_containers_have_ended(self) -> None:
+        fault = PodFault(exit_code=137, reason="OOMKilled", said="loading", restarts=4, message="back-off 80s")
+        patch = self.report(pod_of(), Stage.CRASHED, fault=fault)
+        assert patch is not None
+        (container,) = patch["status"]["containerStatuses"]
+        assert container["restartCount"] == 4
+        assert container["state"] == {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 80s"}}
+        ended = container["lastState"]["terminated"]
+        assert (ended["exitCode"], ended["reason"], ended["message"]) == (137, "OOMKilled", "loading")
+        # Once it is over the container runs, and what was is still to be read.
+        pod = {**pod_of(), "status": patch["status"]}
+        after = self.report(pod, Stage.READY, now=LATER)
+        assert after is not None
+        (container,) = after["status"]["containerStatuses"]
+        assert (container["ready"], container["restartCount"]) == (True, 4)
+        assert container["lastState"]["terminated"] == ended
+
+    def test_a_fault_of_init_containers_keeps_the_others_from_starting(self) -> None:
+        pod = pod_of()
+        pod["spec"]["initContainers"] = [{"name": "fetch"}]
+        patch = self.report(pod, Stage.CRASHED, fault=PodFault(said="401", init=True))
+        assert patch is not None
+        status = patch["status"]
+        assert status["phase"] == "Pending"
+        assert status["initContainerStatuses"][0]["lastState"]["terminated"]["message"] == "401"
+        assert status["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+        initialized = find(patch, "Initialized")
+        assert initialized is not None
+        assert initialized["status"] == "False"
+
     def test_init_containers_finish_and_sidecars_stay(self) -> None:
         pod = pod_of()
         pod["spec"]["initContainers"] = [{"name": "fetch"}, {"name": "proxy", "restartPolicy": "Always"}]
@@ -298,8 +330,12 @@ class TestPods:
         assert is_device_plugin(pod, vendor=vendor) is found
 
     @staticmethod
-    def report(pod: dict[str, Any], stage: Stage, *, now: str = NOW) -> dict[str, Any] | None:
+    def report(
+        pod: dict[str, Any], stage: Stage, *, now: str = NOW, fault: PodFault | None = None
+    ) -> dict[str, Any] | None:
         plan = plan_for(pod, SETTINGS)
+        if fault is not None and stage is Stage.CRASHED:
+            plan = replace(plan, waiting=fault.waiting, message=fault.message, exit_code=fault.exit_code, fault=fault)
         return pod_report(pod, stage, plan=plan, host_ip="10.224.0.4", pod_ip="10.240.0.4", now=now)
 
 
@@ -312,6 +348,23 @@ class TestAddresses:
             book.take("c")
         book.release("found")
         assert book.take("c") == "10.0.0.4"
+
+
+class TestPodFaults:
+    def test_globs_choose_the_pods_and_the_newest_fault_counts(self) -> None:
+        changes: list[str] = []
+        faults = PodFaults(on_change=lambda: changes.append("changed"))
+        wide, narrow = PodFault(pod="default/*"), PodFault(pod="default/phi-0", waiting="ImagePullBackOff")
+        faults.add(wide)
+        faults.add(narrow)
+        assert faults.find("default", "phi-0") == narrow
+        assert faults.find("default", "phi-1") == wide
+        assert faults.find("other", "phi-0") is None
+        faults.clear(narrow)
+        assert faults.find("default", "phi-0") == wide
+        faults.clear()
+        assert faults.find("default", "phi-0") is None
+        assert len(changes) == 4
 
 
 class TestFaults:
