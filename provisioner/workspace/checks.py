@@ -19,7 +19,9 @@ from provisioner.workspace.view import Problem
 MAX_ADAPTERS: Final = 10
 _INVALID: Final = "InvalidWorkspace"
 _ADAPTER_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
-_MODEL_ID: Final = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+# As the Hub has them: no part begins or ends with a dot or dash, which keeps paths of files out as well.
+_MODEL_PART: Final = r"\w(?:[\w.-]{0,94}\w)?"
+_MODEL_ID: Final = re.compile(f"{_MODEL_PART}/{_MODEL_PART}", re.ASCII)
 _SELECTABLE: Final = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -30,7 +32,12 @@ def check(workspace: Workspace) -> Problem | None:
 
 def is_known_model(name: str) -> bool:
     """Tell whether a preset of that name is built in, or the name may be one of the Hugging Face Hub."""
-    return presets.find(name) is not None or bool(_MODEL_ID.fullmatch(name))
+    return presets.find(name) is not None or is_hub_id(name)
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether the name may be a model's of the Hugging Face Hub."""
+    return bool(_MODEL_ID.fullmatch(name)) and ".." not in name
 
 
 def _problems(workspace: Workspace) -> Iterator[Problem]:
