@@ -208,11 +208,13 @@ def _surplus(alive: tuple[NodeClaim, ...], *, extra: int) -> tuple[NodeClaim, ..
 
 
 def _selected_labels(workspace: Workspace) -> dict[str, str]:
+    """Return labels with which a Node is what the selector wants; what it must not have, it does not get."""
     selector = workspace.resource.label_selector
+    # Exists has no values: any value will do.
     single = {
-        expression.key: expression.values[0]
+        expression.key: expression.values[0] if expression.values else ""
         for expression in selector.match_expressions
-        if expression.operator == "In" and len(expression.values) == 1
+        if expression.operator in ("In", "Exists")
     }
     return {**single, **selector.match_labels}
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from provisioner.apis.workspace import DataSource, Workspace
 from provisioner.serving.environment import (
+    CACHE,
     CONFIG,
     DATA,
     FETCH,
@@ -46,7 +47,7 @@ def render(
     volumes, mounts = pods.scratch()
     annotations: dict[str, str] = {}
     init_containers = _data(tuning.input, image, volumes=volumes, mounts=mounts)
-    volumes.append({"name": "results", **(tuning.output.volume or {"emptyDir": {}})})
+    volumes.append(pods.volume("results", tuning.output.volume or {"emptyDir": {}}))
     mounts.append({"name": "results", "mountPath": RESULTS})
     if tuning.config:
         volumes.append(
@@ -125,13 +126,13 @@ def _data(
     source: DataSource, image: str, *, volumes: list[dict[str, Any]], mounts: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Mount the data; return the container that brings it where it is not on a volume."""
-    volumes.append({"name": "data", **(source.volume or {"emptyDir": {}})})
+    volumes.append(pods.volume("data", source.volume or {"emptyDir": {}}))
     mounts.append({"name": "data", "mountPath": DATA, "readOnly": True})
     if source.volume is not None:
         return []
     values: dict[str, str] = {}
     if source.image:
-        arguments = [PULL, source.image, DATA]
+        arguments = [PULL, pods.literal(source.image), DATA]
     else:
         arguments = [FETCH, DATA]
         # Only this container is told: addresses may carry a signature.
@@ -147,7 +148,7 @@ def _data(
         "volumeMounts": [
             {"name": "data", "mountPath": DATA},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- a mount of the pod's own
-            {"name": "cache", "mountPath": "/cache"},
+            {"name": "cache", "mountPath": CACHE},
         ],
     }
     if source.image and source.image_pull_secrets:
