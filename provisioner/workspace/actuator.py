@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from provisioner.apis import names
+from provisioner.apis.nodeclaim import parse_nodeclaim
 from provisioner.apis.workspace import Workspace, parse_workspace
-from provisioner.kube.errors import Conflict, Rejected
+from provisioner.kube.errors import Conflict, Forbidden, Gone, Rejected
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Kind, Objects
 from provisioner.workspace.digest import ANNOTATION
-from provisioner.workspace.store import Store
+from provisioner.workspace.store import Store, is_claim_of
 from provisioner.workspace.view import (
     JOB,
     NODE_CLAIM,
@@ -25,6 +26,7 @@ from provisioner.workspace.view import (
     Doomed,
     Manifest,
     Notice,
+    Refusal,
     Step,
     View,
 )
@@ -48,13 +50,14 @@ def reference(workspace: Workspace) -> ObjectRef:
 
 
 class Actuator:
-    """Carries out Steps. Keeps the digests of the Services that were applied, which nobody watches."""
+    """Carries out Steps. Keeps the digests of the Services that were applied, which nobody watches, and refusals."""
 
     def __init__(self, *, objects: Objects, store: Store, recorder: EventRecorder, metrics: Registry) -> None:
         self._objects = objects
         self._store = store
         self._recorder = recorder
         self._services: dict[str, dict[str, str]] = {}
+        self._refusals: dict[str, Refusal] = {}
         self._writes = metrics.counter(
             "gpu_provisioner_workspace_writes_total",
             text="Objects that were written for Workspaces, by kind and verb.",
@@ -65,6 +68,10 @@ class Actuator:
         """Return the digests of the Workspace's Services by name, as last applied."""
         return self._services.get(workspace.uid, {})
 
+    def refusal(self, workspace: Workspace) -> Refusal | None:
+        """Return what the API server has refused, and is to be asked for again."""
+        return self._refusals.get(workspace.uid)
+
     def forget_services(self) -> None:
         """Have all Services applied once more: somebody may have changed or deleted them."""
         self._services.clear()
@@ -72,6 +79,7 @@ class Actuator:
     def forget(self, uid: str) -> None:
         """Drop what was kept about a Workspace that is gone."""
         self._services.pop(uid, None)
+        self._refusals.pop(uid, None)
 
     async def carry_out(self, view: View, step: Step) -> bool:
         """Do what the step says. Returns whether the Workspace is worth another look at once. Raises KubeError."""
@@ -86,46 +94,61 @@ class Actuator:
                     resource_version=workspace.resource_version,
                 )
             )
+        is_news = step.metadata is not None or bool(step.node_patches or step.manifests)
         for patch in step.node_patches:
             node = patch.node
             raw = await self._objects.patch(NODE, "", node.name, patch.patch, resource_version=node.resource_version)
             self._store.nodes.put(raw)
         for body in step.claims:
-            await self._create_claim(workspace, body)
+            is_news |= await self._create_claim(workspace, body)
         for manifest in step.manifests:
             await self._apply(workspace, manifest)
+        if step.claims or step.manifests:
+            self._refusals.pop(workspace.uid, None)
         for doomed in step.deletions:
             await self._delete(workspace, doomed)
         if step.status is not None:
+            before = workspace.resource_version
             workspace = await self._write_status(workspace, step.status)
+            # Another CRD than ours may drop what it does not know, each time anew.
+            is_news |= workspace.resource_version != before
         for notice in step.notices:
             self._tell(workspace, notice)
         if step.release:
-            await self._release(workspace)
-            return False
-        return step.metadata is not None or step.status is not None
+            return await self._release(workspace)
+        return is_news
 
     def _take(self, raw: dict[str, Any]) -> Workspace:
         self._store.workspaces.put(raw)
         return parse_workspace(raw)
 
-    async def _create_claim(self, workspace: Workspace, body: Mapping[str, Any]) -> None:
+    async def _create_claim(self, workspace: Workspace, body: Mapping[str, Any]) -> bool:
+        """Create a claim; returns whether there is one that was not there to see."""
         name = body["metadata"]["name"]
         try:
             raw = await self._objects.create(NODE_CLAIM, body)
         except Conflict:
             # Ours, made before a crash or not told of yet. A look at it brings it in.
             found = await self._objects.get(NODE_CLAIM, "", name)
-            if found is not None:
-                self._store.claims.put(found)
-            return
+            if found is None:
+                return True
+            if not is_claim_of(workspace, parse_nodeclaim(found)):
+                raise self._refused(workspace, NODE_CLAIM, name, "One of that name is somebody else's.") from None
+            return self._store.claims.put(found)
+        except (Rejected, Forbidden) as error:
+            raise self._refused(workspace, NODE_CLAIM, name, error.told) from error
         self._store.claims.put(raw)
         self._writes.inc(kind="NodeClaim", verb="create")
         _log.info("NodeClaim created", extra={"workspace": workspace.key, "claim": name})
         self._tell(workspace, Notice(reason="NodeClaimCreated", message=f"NodeClaim {name} is created."))
+        return True
 
     async def _apply(self, workspace: Workspace, manifest: Manifest) -> None:
-        raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
+        try:
+            raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
+        except (Rejected, Forbidden) as error:
+            name = manifest.body["metadata"]["name"]
+            raise self._refused(workspace, manifest.kind, name, error.told) from error
         name = raw["metadata"]["name"]
         if manifest.kind is SERVICE:
             digest = manifest.body["metadata"]["annotations"][ANNOTATION]
@@ -136,6 +159,11 @@ class Actuator:
             self._store.jobs.put(raw)
         self._writes.inc(kind=manifest.kind.kind, verb="apply")
         _log.info("applied", extra={"workspace": workspace.key, "kind": manifest.kind.kind, "object": name})
+
+    def _refused(self, workspace: Workspace, kind: Kind, name: str, told: str) -> Rejected:
+        """Remember what is refused, for the Workspace's status to tell; return what to raise."""
+        self._refusals[workspace.uid] = Refusal(kind=kind, name=name, message=told)
+        return Rejected(f"{kind.kind} {name}: {told}", told=told)
 
     async def _delete(self, workspace: Workspace, doomed: Doomed) -> None:
         await self._objects.delete(doomed.kind, doomed.namespace, doomed.name, uid=doomed.uid)
@@ -161,7 +189,19 @@ class Actuator:
             _log.warning("status refused by the API server", extra={"workspace": workspace.key, "error": str(error)})
             return workspace
 
-    async def _release(self, workspace: Workspace) -> None:
+    async def _release(self, workspace: Workspace) -> bool:
+        """Let the Workspace go, unless it has claims that the watch has not told of. Returns whether it has."""
+        selector = f"{names.WORKSPACE_LABEL}={workspace.name},{names.WORKSPACE_NAMESPACE_LABEL}={workspace.namespace}"
+        try:
+            left, _ = await self._objects.list(NODE_CLAIM, labels=selector)
+        except Gone:
+            # Without the kind there are no claims.
+            left = []
+        for raw in left:
+            self._store.claims.put(raw)
+        if any(is_claim_of(workspace, parse_nodeclaim(raw)) for raw in left):
+            # Made by a request whose answer was lost.
+            return True
         others = [name for name in workspace.finalizers if name != names.WORKSPACE_FINALIZER]
         raw = await self._objects.patch(
             WORKSPACE,
@@ -176,6 +216,7 @@ class Actuator:
             self._store.workspaces.remove(workspace.key, workspace.uid)
         self.forget(workspace.uid)
         _log.info("Workspace released: nothing is left of it", extra={"workspace": workspace.key})
+        return False
 
     def _tell(self, workspace: Workspace, notice: Notice) -> None:
         self._recorder.record(

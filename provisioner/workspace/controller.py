@@ -236,6 +236,7 @@ class Controller:
             workload=self._store.workload_of(workspace),
             services=self._actuator.services(workspace),
             pods=await self._pods(workspace),
+            refusal=self._actuator.refusal(workspace),
         )
 
     def _model(self, workspace: Workspace, token: str) -> Model | Problem | None:

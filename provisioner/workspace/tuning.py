@@ -1,7 +1,7 @@
 """Tuning: the Job that makes an adapter of a Workspace's model and data. Pure.
 
 The adapter's checkpoints lie on a volume of the pod, or on the one that the output names: a container that dies is
-started again by its kubelet and goes on from the last of them. A Job cannot be changed: one that is to be another is
+started again by its kubelet and goes on from the last of them. A Job cannot be changed: one that is for another wish is
 deleted first.
 """
 
@@ -105,7 +105,16 @@ def render(
             },
         },
     }
-    return Manifest(kind=JOB, body=sealed(body))
+    return Manifest(kind=JOB, body=sealed(body, wish=wish(workspace, inputs)))
+
+
+def wish(workspace: Workspace, inputs: Inputs) -> object:
+    """Return what a Job is made for: where this changes it is made anew.
+
+    Not all of the Job: another release renders another one, and what was tuned is not to be tuned once more for that.
+    """
+    config = workspace.tuning.config if workspace.tuning else ""
+    return {"tuning": workspace.raw_spec.get("tuning"), "config": dict(inputs.configs.get(config, {}))}
 
 
 def tune_environment(workspace: Workspace, model: Model, sizing: Sizing) -> TuneEnvironment:

@@ -125,12 +125,22 @@ class Serving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """What the API server has refused to make of a Workspace's objects, in its own words."""
+
+    kind: Kind
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Everything that a decision about one Workspace rests on.
 
     `model` is None where the Workspace names none and until it was resolved, a Problem where it cannot be. `claims` are
     the Workspace's own, `nodes` those that carry its name and brought ones that nobody has. `workload` is None where it
     does not exist, `services` are digests of those that do by name. `pods` are the workload's, none where it is well.
+    `refusal` is the last write's that is to be made again, None where the API server takes what it is sent.
     """
 
     workspace: Workspace
@@ -144,6 +154,7 @@ class View:
     workload: Workload | None = None
     services: Mapping[str, str] = field(default_factory=dict)
     pods: tuple[PodState, ...] = ()
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
