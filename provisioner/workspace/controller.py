@@ -169,18 +169,20 @@ class Controller:
     async def synchronise(self) -> None:
         """Take full lists over and look at what changed. Raises KubeError, Gone where the CRD is not installed."""
         store = self._store
-        raws, version = await self._objects.list(WORKSPACE)
-        changed = set(store.workspaces.replace(raws, version))
-        nodes, version = await self._objects.list(NODES)
-        owners = {workspace_of(node.labels) for node in store.nodes.replace(nodes, version).values()}
+        workspaces = await self._objects.list(WORKSPACE)
+        nodes = await self._objects.list(NODES)
         try:
-            claims, version = await self._objects.list(NODE_CLAIM)
+            claims = await self._objects.list(NODE_CLAIM)
         except Gone:
             # Without the kind there are no claims; whoever needs one is told when it is created.
-            claims, version = [], ""
-        owners |= {workspace_of(claim.labels) for claim in store.claims.replace(claims, version).values()}
-        for kind, table in ((STATEFUL_SET, store.stateful_sets), (JOB, store.jobs)):
-            found, version = await self._objects.list(kind, labels="kaito.sh/workspace")
+            claims = [], ""
+        sets = await self._objects.list(STATEFUL_SET, labels="kaito.sh/workspace")
+        jobs = await self._objects.list(JOB, labels="kaito.sh/workspace")
+        # All of them or none: what is taken over is no news the next time, and would be looked at by nobody.
+        changed = set(store.workspaces.replace(*workspaces))
+        owners = {workspace_of(node.labels) for node in store.nodes.replace(*nodes).values()}
+        owners |= {workspace_of(claim.labels) for claim in store.claims.replace(*claims).values()}
+        for (found, version), table in ((sets, store.stateful_sets), (jobs, store.jobs)):
             changed |= set(table.replace([raw for raw in found if is_ours(raw)], version))
         self._actuator.forget_services()
         for key in changed | owners:
