@@ -184,6 +184,25 @@ async def test_start_that_fails_halfway_overlooks_nobody() -> None:
         ends_ready(world)
 
 
+@virtual_time
+async def test_claim_that_nobody_has_told_of_goes_with_its_workspace() -> None:
+    async with World(0, lag=0.1) as world:
+        world.lags[CLAIMS] = 300.0
+        world.api.loses_answers_about = {CLAIMS}
+        world.create()
+        for _ in range(200):
+            await asyncio.sleep(0.02)
+            if world.api.objects[CLAIMS]:
+                break
+        world.delete()
+        await asyncio.sleep(60)
+        assert world.workspace is not None, "it is held until its claim is gone"
+        assert world.api.alive() == []
+        world.lags.clear()
+        await world.settle(5)
+        ends_gone(world)
+
+
 HAPPENINGS: dict[str, Callable[[World], Any]] = {
     "crash": lambda world: setattr(world.api, "crash_in", 0),
     "crash after a write": lambda world: setattr(world.api, "crash_in", 1),

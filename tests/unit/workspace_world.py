@@ -60,6 +60,7 @@ class Api:
         self.crash_in: int | None = None
         self.crashed = asyncio.Event()
         self.refuses: set[str] = set()
+        self.loses_answers_about: set[str] = set()
         self.most_alive = 0
 
     async def __aenter__(self) -> Self:
@@ -114,7 +115,7 @@ class Api:
                 answer = self.patch(kind, key, body, is_status=is_status)
         if is_last:
             await self._die()
-        if self._is_unlucky():
+        if self._is_unlucky() or kind in self.loses_answers_about:
             raise Unavailable("the answer is lost", lost=True)
         return answer
 
@@ -258,6 +259,7 @@ class World:
         self.rng = random.Random(seed)  # noqa: S311 -- to be repeated
         self.api = Api(self.rng)
         self.lag = lag
+        self.lags: dict[str, float] = {}
         self.drops = 0.0
         # What its provisioner says to a new claim: nothing, or a reason for which there are no Nodes.
         self.no_nodes = ""
@@ -336,7 +338,7 @@ class World:
             while begin >= len(journal):
                 news.clear()
                 await news.wait()
-            await asyncio.sleep(self.rng.uniform(0.05, self.lag))
+            await asyncio.sleep(self.rng.uniform(0.05, self.lags.get(kind, self.lag)))
             while begin < len(journal):
                 event, raw = journal[begin]
                 begin += 1
@@ -469,6 +471,7 @@ class World:
         """Let good times last for so long."""
         self.api.faults, self.drops, self.api.crash_in, self.no_nodes = 0.0, 0.0, None, ""
         self.api.refuses.clear()
+        self.api.loses_answers_about.clear()
         await asyncio.sleep(minutes * 60)
 
     async def rests(self) -> None:
