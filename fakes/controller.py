@@ -1,4 +1,4 @@
-"""`provisioner run` as a child process: unmodified production code, told by its environment where the fakes are."""
+"""`provisioner run` or `workspace` as a child process: unmodified code, told by its environment where the fakes are."""
 
 import asyncio
 import os
@@ -18,12 +18,13 @@ _FOREIGN: Final = ("AZURE_", "ARM_", "KUBE", "HTTP_PROXY", "HTTPS_PROXY", "http_
 
 
 class ControllerProcess:
-    """One run of the controller; use as `async with`. Its log goes to `log`, appended over restarts."""
+    """One run of a controller; use as `async with`. Its log goes to `log`, appended over restarts."""
 
-    def __init__(self, environment: Mapping[str, str], *, log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], *, log: Path, command: str = "run") -> None:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
         self._environment = {**inherited, **environment}
         self._log = log
+        self._command = command
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -46,7 +47,7 @@ class ControllerProcess:
         """Start it."""
         with self._log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "provisioner", "run"),
+                *(sys.executable, "-m", "provisioner", self._command),
                 cwd=_ROOT,
                 env=self._environment,
                 stdout=output,

@@ -4,11 +4,15 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from provisioner import __version__
 from provisioner.commands.arguments import add_commands
-from provisioner.settings import SettingError, Settings, flag_of, load, source_of
+from provisioner.settings import ControllerSettings, SettingError, Settings, flag_of, load_as, source_of
+from provisioner.workspace.settings import WorkspaceSettings
+
+_CONTROLLERS: Final[Mapping[str, type[ControllerSettings]]] = {"run": Settings, "workspace": WorkspaceSettings}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,11 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    if options.command != "run":
+    kind = _CONTROLLERS.get(options.command)
+    if kind is None:
         return _ask(options)
-    flags = {name: getattr(options, name) for name in Settings.model_fields}
+    flags = {name: getattr(options, name) for name in kind.model_fields}
     try:
-        settings = load(flags=flags, environment=os.environ)
+        settings = load_as(kind, flags=flags, environment=os.environ)
     except SettingError as error:
         return _refuse(str(error))
     return _run(settings)
@@ -35,23 +40,38 @@ def _ask(options: argparse.Namespace) -> int:
     return execute(options, os.environ)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: ControllerSettings) -> int:
     # Imported here: --help and a wrong setting need not wait for the Azure and Kubernetes clients.
     from kubernetes.aio.config import ConfigException
 
     from provisioner import logs
-    from provisioner.nodeclaim.run import run
+    from provisioner.kube.lease import LeadershipLost
 
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     try:
-        asyncio.run(run(settings))
+        asyncio.run(_controller(settings))
     except ConfigException as error:
         return _refuse(f"KUBECONFIG is {settings.kubeconfig or 'not set'!r}: no access to a cluster: {error}")
     except SettingError as error:
         return _refuse(str(error))
+    except LeadershipLost as error:
+        print(f"provisioner: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _controller(settings: ControllerSettings) -> Coroutine[Any, Any, None]:
+    if isinstance(settings, Settings):
+        from provisioner.nodeclaim.run import run as run_claims
+
+        return run_claims(settings)
+    if isinstance(settings, WorkspaceSettings):
+        from provisioner.workspace.run import run as run_workspaces
+
+        return run_workspaces(settings)
+    raise TypeError(type(settings))
 
 
 def _refuse(message: str) -> int:
@@ -65,19 +85,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpu-provisioner {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    run = commands.add_parser(
-        "run",
-        help="run the controller: NodeClaims become AKS agent pools",
-        description="Run the controller. Each setting is a flag or an environment variable; the flag wins.",
-        allow_abbrev=False,
-    )
-    for name, info in Settings.model_fields.items():
+    for name, text in (
+        ("run", "run the controller of NodeClaims: they become AKS agent pools"),
+        ("workspace", "run the controller of Workspaces: they become NodeClaims and what serves or tunes a model"),
+    ):
+        _add_settings(
+            commands.add_parser(
+                name,
+                help=text,
+                description=f"{text[0].upper()}{text[1:]}. Each setting is a flag or an environment variable; the flag "
+                "wins.",
+                allow_abbrev=False,
+            ),
+            _CONTROLLERS[name],
+        )
+    add_commands(commands)
+    return parser
+
+
+def _add_settings(command: argparse.ArgumentParser, kind: type[ControllerSettings]) -> None:
+    for name, info in kind.model_fields.items():
         source = source_of(info)
         default = "" if info.default in ("", None) else f"; default {info.default}"
         text = f"{source.help}{default} [{', '.join(source.env)}]"
-        run.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
-    add_commands(commands)
-    return parser
+        command.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
 
 
 if __name__ == "__main__":

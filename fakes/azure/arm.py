@@ -74,6 +74,7 @@ class Arm:
             "agentPools.put": self._put_pool,
             "agentPools.delete": self._delete_pool,
             "agentPools.deleteMachines": self._delete_machines,
+            "agentPools.getUpgradeProfile": self._get_upgrade_profile,
             "machines.list": self._list_machines,
             "machines.get": self._get_machine,
             "operations.get": self._get_operation,
@@ -148,6 +149,9 @@ class Arm:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise errors.unmarshal("value into Go struct field .machineNames of type []string")
         return self._accepted(self._cluster.delete_machines(request.match.pool, names))
+
+    def _get_upgrade_profile(self, request: Request) -> Response:
+        return Response(status=200, body=self._cluster.upgrade_profile(request.match.pool))
 
     def _list_machines(self, request: Request) -> Response:
         pool = self._cluster.pool(request.match.pool)

@@ -72,7 +72,13 @@ class Cluster:
 
     def _make_pool(self, name: str, wish: Mapping[str, Any], *, sku: Sku) -> Pool:
         properties = complete(wish, sku=sku, kubernetes_version=self.kubernetes_version)
-        return Pool(name=name, sku=sku, properties=properties, version=self._node_version(properties))
+        return Pool(
+            name=name,
+            sku=sku,
+            properties=properties,
+            version=self._node_version(properties),
+            image_release=self.settings.node_image_release,
+        )
 
     def _new_pool(self, name: str, wish: Mapping[str, Any]) -> Pool:
         sku = rules.check(self._request(name, wish, existing=None))
@@ -130,8 +136,18 @@ class Cluster:
 
     # --- what is asked of it
 
-    def set_state(self, *, provisioning_state: str | None = None, power_state: PowerState | None = None) -> None:
-        """Put the cluster as a whole into a state, as `az aks stop`, `start` or an upgrade would."""
+    def set_state(
+        self,
+        *,
+        provisioning_state: str | None = None,
+        power_state: PowerState | None = None,
+        kubernetes_version: str | None = None,
+    ) -> None:
+        """Put the cluster as a whole into a state, as `az aks stop`, `start` or an upgrade would.
+
+        The version is that of the control plane alone: the nodes of pools that there are keep theirs.
+        """
+        self.kubernetes_version = kubernetes_version or self.kubernetes_version
         self.provisioning_state = provisioning_state or self.provisioning_state
         self.power_state = power_state or self.power_state
         self.etag = str(uuid.uuid4())
@@ -370,6 +386,14 @@ class Cluster:
         )
 
     # --- as ARM shows it
+
+    def upgrade_profile(self, name: str) -> dict[str, Any]:
+        """Return what a pool can be upgraded to. Raises 404."""
+        return self.pool(name).upgrade_profile(
+            self.ids,
+            kubernetes_version=self.kubernetes_version,
+            image_release=self.settings.node_image_release,
+        )
 
     def resource(self) -> dict[str, Any]:
         """Return the managed cluster as a GET does."""

@@ -7,10 +7,10 @@ it names, mappings as a whole. No authentication: the server listens on loopback
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fakes.azure.faults import FAULT
 from fakes.azure.settings import Settings
@@ -29,6 +29,7 @@ class ClusterState(BaseModel):
 
     provisioning_state: str | None = None
     power_state: Literal["Running", "Stopped"] | None = None
+    kubernetes_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] | None = None
 
 
 def add_routes(app: web.Application, azure: "FakeAzure") -> None:
@@ -136,11 +137,21 @@ class _Control:
 
     async def get_cluster(self, _request: web.Request) -> web.Response:
         cluster = self._azure.cluster
-        return _json({"provisioning_state": cluster.provisioning_state, "power_state": cluster.power_state})
+        return _json(
+            {
+                "provisioning_state": cluster.provisioning_state,
+                "power_state": cluster.power_state,
+                "kubernetes_version": cluster.kubernetes_version,
+            }
+        )
 
     async def put_cluster(self, request: web.Request) -> web.Response:
         state = ClusterState.model_validate(await request.json())
-        self._azure.cluster.set_state(provisioning_state=state.provisioning_state, power_state=state.power_state)
+        self._azure.cluster.set_state(
+            provisioning_state=state.provisioning_state,
+            power_state=state.power_state,
+            kubernetes_version=state.kubernetes_version,
+        )
         return await self.get_cluster(request)
 
     async def reset_throttling(self, _request: web.Request) -> web.Response:

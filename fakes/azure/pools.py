@@ -15,8 +15,6 @@ SPOT_TAINT: Final = f"{SPOT_LABEL}=spot:NoSchedule"
 # What a PUT without them takes away. Everything else that a PUT leaves out stays as it is.
 _CLEARED: Final = ("nodeLabels", "nodeTaints", "tags")
 
-_IMAGE_RELEASE: Final = "202611.04.0"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
@@ -33,13 +31,14 @@ class Instance:
 class Pool:
     """An agent pool. `properties` are by wire name with AKS's defaults filled in, `state` is the provisioningState.
 
-    `version` is the Kubernetes version of its nodes, patch and all.
+    `version` is the Kubernetes version of its nodes, patch and all, `image_release` the release of their image.
     """
 
     name: str
     sku: Sku
     properties: dict[str, Any]
     version: str
+    image_release: str
     state: str = "Creating"
     power_state: str = "Running"
     # Whether a create has ended well: until then a repeated PUT goes on creating.
@@ -90,6 +89,22 @@ class Pool:
         """Give the pool a new ETag, for every change has one."""
         self.etag = str(uuid.uuid4())
 
+    def upgrade_profile(self, ids: ResourceIds, *, kubernetes_version: str, image_release: str) -> dict[str, Any]:
+        """Return what the pool can be upgraded to, as a GET of its upgrade profile does."""
+        properties: dict[str, Any] = {
+            "kubernetesVersion": self.version,
+            "osType": self.properties["osType"],
+            "latestNodeImageVersion": self.image_of(image_release),
+        }
+        if self.version != kubernetes_version:
+            properties["upgrades"] = [{"kubernetesVersion": kubernetes_version}]
+        return {
+            "id": f"{ids.pool_id(self.name)}/upgradeProfiles/default",
+            "name": "default",
+            "type": "Microsoft.ContainerService/managedClusters/agentPools/upgradeProfiles",
+            "properties": properties,
+        }
+
     def profile(self) -> dict[str, Any]:
         """Return the properties as ARM shows them."""
         shown = {
@@ -116,16 +131,20 @@ class Pool:
     @property
     def image_version(self) -> str:
         """The node image, `<distribution>-<generation>-<release>`."""
+        return self.image_of(self.image_release)
+
+    def image_of(self, release: str) -> str:
+        """Return the pool's node image as of a release."""
         arm = "arm64" if self.sku.arch == "Arm64" else ""
         match self.properties["osSKU"]:
             case "AzureLinux" | "AzureLinux3":
-                return f"AKSAzureLinux-V3{arm}gen2-{_IMAGE_RELEASE}"
+                return f"AKSAzureLinux-V3{arm}gen2-{release}"
             case "Ubuntu2404":
-                return f"AKSUbuntu-2404gen2{arm}containerd-{_IMAGE_RELEASE}"
+                return f"AKSUbuntu-2404gen2{arm}containerd-{release}"
             case other if other.startswith("Ubuntu"):
-                return f"AKSUbuntu-2204gen2{arm}containerd-{_IMAGE_RELEASE}"
+                return f"AKSUbuntu-2204gen2{arm}containerd-{release}"
             case other:
-                return f"AKS{other}-gen2{arm}-{_IMAGE_RELEASE}"
+                return f"AKS{other}-gen2{arm}-{release}"
 
 
 def merge(existing: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _TABLE: Final = (
     ("PUT", _POOL, "agentPools.put"),
     ("DELETE", _POOL, "agentPools.delete"),
     ("POST", f"{_POOL}/deleteMachines", "agentPools.deleteMachines"),
+    ("GET", f"{_POOL}/upgradeProfiles/default", "agentPools.getUpgradeProfile"),
     ("GET", f"{_POOL}/machines", "machines.list"),
     ("GET", f"{_POOL}/machines/{{machine}}", "machines.get"),
     ("GET", f"{_LOCATION}/operations/{{operation}}", "operations.get"),

@@ -72,7 +72,7 @@ def _check_size(request: PutRequest) -> Sku:
         return request.existing.sku
     if not size:
         raise errors.invalid_parameter("Required parameter vmSize is missing (null).", target="agentPoolProfile.vmSize")
-    sku = skus.find(size)
+    sku = skus.find(size, retired=request.settings.sell_retired_sizes)
     kept = request.existing is not None and sku is request.existing.sku
     if sku is None or (request.settings.restricted.get(sku.name) == () and not kept):
         raise errors.vm_size_not_supported(size, request.ids.subscription, request.ids.location)

@@ -60,6 +60,12 @@ class Settings(BaseModel):
     usage_page_size: int = Field(default=1000, ge=1, description="Compute usages a page; Compute has one page")
     price_page_size: int = Field(default=1000, ge=1, description="retail prices a page")
 
+    node_image_release: str = Field(
+        default="202611.04.0",
+        pattern=r"^\d{6}\.\d{1,2}\.\d{1,2}$",
+        description="newest release of the node images: what new pools get and upgrade profiles tell of",
+    )
+
     max_agent_pools: int = Field(default=100, ge=1, description="agent pools a cluster, reported as maxAgentPools")
     max_nodes_per_pool: int = Field(default=1000, ge=1, description="nodes a scale set pool")
     max_nodes_per_cluster: int = Field(default=5000, ge=1, description="nodes a cluster, of the Standard tier")
@@ -100,6 +106,8 @@ class Settings(BaseModel):
     list_retired_sizes: bool = Field(
         default=True, description="Compute lists sizes that are no longer to be had, and says no word of it"
     )
+
+    sell_retired_sizes: bool = Field(default=False, description="what has been retired is to be had as it once was")
 
     prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="dollars an hour in the cluster's region, by SIZE or SIZE/spot"

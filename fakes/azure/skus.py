@@ -122,10 +122,10 @@ def catalogue() -> Mapping[str, Sku]:
     return {sku.name.lower(): sku for sku in map(Sku.model_validate, rows)}
 
 
-def find(name: str) -> Sku | None:
-    """Return the size of that name, in any case of letters, if AKS makes pools of it."""
+def find(name: str, *, retired: bool = False) -> Sku | None:
+    """Return the size of that name, in any case of letters, if AKS makes pools of it; of `retired` ones if asked."""
     sku = catalogue().get(name.lower())
-    return None if sku is None or sku.retired or not sku.private.aks else sku
+    return None if sku is None or (sku.retired and not retired) or not sku.private.aks else sku
 
 
 _FILTER: Final = re.compile(r"\s*location\s+eq\s+'([^']*)'\s*", re.IGNORECASE)

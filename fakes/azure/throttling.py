@@ -71,6 +71,7 @@ _LIMITS: Final = {
     "operationResults.get": ("GetOperationResultHandler.GET", _OPERATION),
     "agentPools.get": ("GetAgentPoolHandler.GET", _OTHER),
     "agentPools.list": ("ListAgentPoolsHandler.GET", _OTHER),
+    "agentPools.getUpgradeProfile": ("GetAgentPoolUpgradeProfileHandler.GET", _OTHER),
     "agentPools.delete": ("DeleteAgentPoolHandler.DELETE", _OTHER),
     "agentPools.deleteMachines": ("DeleteMachinesHandler.POST", _OTHER),
     "machines.get": ("GetMachineHandler.GET", _OTHER),

@@ -40,6 +40,8 @@ class AgentPool:
 
     `spot` is its scaleSetPriority, `zones` its availabilityZones, none where it is regional, and `max_surge` its
     upgradeSettings.maxSurge as written: a number of nodes or a percentage, empty for AKS's default.
+    `kubernetes_version` is what its nodes run, patch version and all (currentOrchestratorVersion), `power_state` its
+    powerState's code.
     """
 
     name: str
@@ -54,6 +56,8 @@ class AgentPool:
     spot: bool = False
     zones: tuple[str, ...] = ()
     max_surge: str = ""
+    kubernetes_version: str = ""
+    power_state: str = ""
 
     @property
     def claim_uid(self) -> str:
@@ -87,6 +91,11 @@ class AgentPool:
         """Tell whether the pool's last operation has ended well."""
         return self.state.lower() == "succeeded"
 
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether somebody has stopped the pool, which keeps it and deallocates its VMs."""
+        return self.power_state.lower() == "stopped"
+
 
 def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
     """Read an agent pool resource. Raises KeyError where it has no name, which ARM never sends."""
@@ -105,6 +114,8 @@ def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
         spot=str(properties.get("scaleSetPriority")).lower() == "spot",
         zones=tuple(str(zone) for zone in properties.get("availabilityZones") or ()),
         max_surge=str((properties.get("upgradeSettings") or {}).get("maxSurge") or ""),
+        kubernetes_version=str(properties.get("currentOrchestratorVersion") or ""),
+        power_state=str((properties.get("powerState") or {}).get("code") or ""),
     )
 
 

@@ -19,6 +19,8 @@ LAUNCHED: Final = "Launched"
 REGISTERED: Final = "Registered"
 INITIALIZED: Final = "Initialized"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
+DRIFTED: Final = "Drifted"
+CONSISTENT_STATE_FOUND: Final = "ConsistentStateFound"
 DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)
 
 AWAITING_REASON: Final = "AwaitingReconciliation"
@@ -129,6 +131,12 @@ class ConditionSet:
         """Confirm a decided condition at the present generation; one that somebody wrote without a reason gets one."""
         condition = self._conditions[kind]
         self._set(kind, condition.status, condition.reason or kind, condition.message)
+
+    def clear(self, kind: str) -> None:
+        """Take a condition out that has nothing to say any more; not one that the root depends on."""
+        if kind in (*DEPENDENTS, READY):
+            raise ValueError(f"condition {kind} is never taken out")
+        self._conditions.pop(kind, None)
 
     def _set(self, kind: str, status: Status, reason: str, message: str) -> None:
         if not reason:

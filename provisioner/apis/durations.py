@@ -33,3 +33,9 @@ def parse_duration(value: object) -> timedelta | None:
     if end != len(value) or seconds > Decimal(_LONGEST.total_seconds()):
         return None
     return timedelta(seconds=float(seconds))
+
+
+def format_duration(time: timedelta) -> str:
+    """Return the duration for people: `45 s`, `15 min`."""
+    seconds = time.total_seconds()
+    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"

@@ -36,6 +36,9 @@ NODECLASS_VERSION: Final = "v1alpha1"
 NODECLASS_PLURAL: Final = "kaitonodeclasses"
 # Karpenter labels claims and nodes with `<group>/<lower-case kind of the NodeClass>`.
 NODECLASS_LABEL: Final = f"{KAITO_GROUP}/{NODECLASS_KIND.lower()}"
+# What the class said when the claim's pool was asked for, and by which rule that was summed up.
+NODECLASS_HASH_ANNOTATION: Final = f"{NODECLASS_LABEL}-hash"
+NODECLASS_HASH_VERSION_ANNOTATION: Final = f"{NODECLASS_LABEL}-hash-version"
 WORKSPACE_LABEL: Final = "kaito.sh/workspace"
 RAGENGINE_LABEL: Final = "kaito.sh/ragengine"
 # A claim with one of these is ours whatever its NodeClass says: claims older than nodeClassRef.group exist.
@@ -56,6 +59,7 @@ NODE_CLASS_NAME_ANNOTATION: Final = "kaito.sh/node-class-name"
 WORKSPACE_UID_ANNOTATION: Final = "gpu-provisioner.kaito.sh/workspace-uid"
 # The label that KAITO and AKS's own tools put on Nodes with NVIDIA GPUs.
 ACCELERATOR_LABEL: Final = "accelerator"
+ACCELERATOR_NVIDIA: Final = "nvidia"
 
 # Node labels that Azure/gpu-provisioner puts on its agent pools; they are how its pools are told from a user's.
 MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"

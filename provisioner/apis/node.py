@@ -1,6 +1,6 @@
 """core/v1 Node, as far as a provider reads it: narrow, so that a thousand of them stay small in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,6 +14,24 @@ from provisioner.apis.taints import Taint
 from provisioner.apis.times import parse_time
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# The kubelet's word, that of AKS's node auto-repair, and that of node-problem-detector about a spot VM that Azure is
+# about to take back. Everything else in the list is left out: it changes more often than anybody decides by it.
+READY: Final = "Ready"
+NODE_HEALTHY: Final = "kubernetes.azure.com/NodeHealthy"
+PREEMPTION_SCHEDULED: Final = "PreemptionScheduled"
+_CONDITIONS: Final = (READY, NODE_HEALTHY, PREEMPTION_SCHEDULED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCondition:
+    """One of the conditions that decide about a Node's health; `since` is None where the Node does not say.
+
+    Heartbeats are not in it: a thousand of them a minute would each count as a change.
+    """
+
+    type: str
+    status: str
+    since: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +51,13 @@ class Node:
     # As stored, `timeAdded` included: a patch of the list must give back what it does not mean to change.
     raw_taints: tuple[Mapping[str, Any], ...]
     provider_id: str
-    ready: str
+    conditions: tuple[NodeCondition, ...]
     capacity: Mapping[str, str]
     allocatable: Mapping[str, str]
+
+    def condition(self, kind: str) -> NodeCondition | None:
+        """Return the condition of that type, None where it is not there or not one of those that are read."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
 
     @property
     def key(self) -> str:
@@ -45,7 +67,8 @@ class Node:
     @property
     def is_ready(self) -> bool:
         """Tell whether the kubelet reports the node as Ready."""
-        return self.ready == "True"
+        ready = self.condition(READY)
+        return ready is not None and ready.status == "True"
 
     @property
     def agent_pool(self) -> str:
@@ -54,16 +77,16 @@ class Node:
 
     def allocatable_of(self, resource: str) -> Decimal:
         """Return the allocatable amount in base units; 0 where the node does not offer the resource."""
-        try:
-            return parse_quantity(self.allocatable.get(resource, "0"))
-        except ValueError:
-            return Decimal(0)
+        return _amount(self.allocatable, resource)
+
+    def capacity_of(self, resource: str) -> Decimal:
+        """Return the capacity in base units; 0 where the node does not have the resource."""
+        return _amount(self.capacity, resource)
 
 
 def parse_node(raw: Mapping[str, Any]) -> Node:
     """Read a Node as the API server sent it. Raises KeyError where metadata lacks name or uid."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    ready = next((c.get("status", "") for c in status.get("conditions") or () if c.get("type") == "Ready"), "")
     return Node(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -77,10 +100,26 @@ def parse_node(raw: Mapping[str, Any]) -> Node:
         taints=tuple(taint for taint in map(_parse_taint, spec.get("taints") or ()) if taint),
         raw_taints=tuple(spec.get("taints") or ()),
         provider_id=spec.get("providerID") or "",
-        ready=ready,
+        conditions=tuple(_parse_conditions(status.get("conditions") or ())),
         capacity=dict(status.get("capacity") or {}),
         allocatable=dict(status.get("allocatable") or {}),
     )
+
+
+def _parse_conditions(raws: Iterable[Mapping[str, Any]]) -> Iterator[NodeCondition]:
+    by_type = {raw.get("type"): raw for raw in raws}
+    for kind in _CONDITIONS:
+        if (raw := by_type.get(kind)) is not None:
+            yield NodeCondition(
+                type=kind, status=str(raw.get("status") or ""), since=parse_time(raw.get("lastTransitionTime"))
+            )
+
+
+def _amount(amounts: Mapping[str, str], resource: str) -> Decimal:
+    try:
+        return parse_quantity(amounts.get(resource, "0"))
+    except ValueError:
+        return Decimal(0)
 
 
 def _parse_taint(raw: object) -> Taint | None:

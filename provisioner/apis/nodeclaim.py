@@ -91,6 +91,7 @@ class NodeClaim:
     spec_error: str
     provider_id: str
     node_name: str
+    capacity: Mapping[str, str]
     conditions: tuple[Condition, ...]
 
     @property
@@ -163,6 +164,7 @@ def parse_nodeclaim(raw: Mapping[str, Any]) -> NodeClaim:
         spec_error=error,
         provider_id=str(status.get("providerID") or ""),
         node_name=str(status.get("nodeName") or ""),
+        capacity=_strings(status.get("capacity")),
         conditions=parse_conditions(status.get("conditions"), fallback=created),
     )
 

@@ -84,7 +84,7 @@ class _Group:
     struck: tuple[str, float] = ("", 0.0)
 
 
-# Group, verb, operation; tokens and tokens a second, of which we take our share. The first three are AKS's bucket for
+# Group, verb, operation; tokens and tokens a second, of which we take our share. The first four are AKS's bucket for
 # "all other APIs", divided so that none starves: claims that go by the dozen need deletes, and everybody needs the
 # LIST. GET of a cluster has a bucket of its own. A PUT counts against its agent pool (20, one a minute), which is
 # bounded below, and against ARM's writes
@@ -93,7 +93,8 @@ class _Group:
 _LANES: Final[tuple[tuple[str, _Verb, str, float, float], ...]] = (
     ("agentpools", "read", "agentpools.list", 16, 0.4),
     ("agentpools", "delete", "agentpools.delete", 38, 0.4),
-    ("agentpools", "read", "machines.list", 6, 0.2),
+    ("agentpools", "read", "machines.list", 4, 0.18),
+    ("agentpools", "read", "upgradeprofiles.get", 2, 0.02),
     ("cluster", "read", "managedclusters.get", 60, 1.0),
     ("put", "write", "agentpools.create", 200, 10.0),
     ("compute", "read", "skus.list", 20, 0.2),

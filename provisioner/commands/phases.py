@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import pool_of_provider_id
-from provisioner.apis.conditions import INITIALIZED, INSTANCE_TERMINATING, LAUNCHED, READY, REGISTERED, Condition
+from provisioner.apis.conditions import (
+    DRIFTED,
+    INITIALIZED,
+    INSTANCE_TERMINATING,
+    LAUNCHED,
+    READY,
+    REGISTERED,
+    Condition,
+)
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.times import format_time
 from provisioner.nodeclaim.launch import CREATING
@@ -85,7 +93,7 @@ def claim_status(claim: NodeClaim) -> ClaimStatus:
         phase=phase,
         since=since,
         # The default reason of a condition that is True repeats its name.
-        reason="" if told is None or told.status == "True" else told.reason,
+        reason="" if told is None or told.reason == told.type else told.reason,
         message="" if told is None else told.message,
         runs=bool(claim.provider_id),
     )
@@ -107,7 +115,7 @@ def _phase(claim: NodeClaim, by_type: Mapping[str, Condition]) -> tuple[Phase, d
         return (Phase.WAITING if is_waiting else phase), condition.last_transition, condition
     ready = by_type.get(READY)
     if ready is not None and ready.status == "True":
-        return Phase.READY, ready.last_transition, None
+        return Phase.READY, ready.last_transition, by_type.get(DRIFTED)
     return Phase.INITIALIZING, claim.created if ready is None else ready.last_transition, ready
 
 

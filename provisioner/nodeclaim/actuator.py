@@ -31,7 +31,17 @@ from provisioner.nodeclaim.liveness import REGISTRATION_TIMEOUT
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.policy import concerns_offer, retry_delay
-from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Setback, Step, Unavailable, View, Waiting
+from provisioner.nodeclaim.view import (
+    Ailment,
+    CreatePool,
+    DeletePool,
+    FindInstance,
+    Setback,
+    Step,
+    Unavailable,
+    View,
+    Waiting,
+)
 from provisioner.placement.memory import OfferMemory
 
 _log: Final = logging.getLogger(__name__)
@@ -88,6 +98,10 @@ class Wishes(Protocol):
 def reference(claim: NodeClaim) -> ObjectRef:
     """Return what an Event about the claim refers to."""
     return ObjectRef(kind=names.NODECLAIM_KIND, name=claim.name, uid=claim.uid, api_version=names.NODECLAIM_API_VERSION)
+
+
+def _node_reference(node: Node) -> ObjectRef:
+    return ObjectRef(kind="Node", name=node.name, uid=node.uid, api_version="v1")
 
 
 class Actuator:
@@ -183,7 +197,7 @@ class Actuator:
             await self._release(claim)
             return False
         if step.delete_claim:
-            await self._delete_claim(claim, reason=step.delete_claim)
+            await self._delete_claim(claim, reason=step.delete_claim, ailment=step.ailment)
             return True
         return step.metadata is not None or learned or step.node_patch is not None
 
@@ -235,9 +249,11 @@ class Actuator:
             )
         await self._kube.delete_node(node.name, uid=node.uid)
 
-    async def _delete_claim(self, claim: NodeClaim, *, reason: str) -> None:
+    async def _delete_claim(self, claim: NodeClaim, *, reason: str, ailment: Ailment | None) -> None:
         await self._kube.delete_claim(claim.name, uid=claim.uid)
         self._claim_metrics.disrupted(claim, reason=reason)
+        if ailment is not None:
+            self._claim_metrics.unhealthy(claim, condition=ailment.condition, image_id=ailment.image_id)
         if reason == REGISTRATION_TIMEOUT:
             self._delays.failed(_size(claim), now=self._now())
         _log.warning("deleting a claim", extra={"claim": claim.name, "reason": reason})
@@ -267,7 +283,7 @@ class Actuator:
     def _tell(self, view: View, step: Step) -> None:
         for notice in step.notices:
             self._recorder.record(
-                reference(view.claim),
+                reference(view.claim) if notice.node is None else _node_reference(notice.node),
                 type="Warning" if notice.is_warning else "Normal",
                 reason=notice.reason,
                 message=notice.message,

@@ -12,6 +12,7 @@ from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
 from provisioner.azure.prices import Prices
 from provisioner.azure.skus import SkuCatalogue
+from provisioner.azure.upgrades import NodeImages
 from provisioner.azure.usages import Usages
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
@@ -21,6 +22,7 @@ from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller, Key
 from provisioner.nodeclaim.delays import SizeDelays
@@ -28,6 +30,7 @@ from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
+from provisioner.nodeclaim.replacements import Replacements
 from provisioner.nodeclaim.view import Timeouts
 from provisioner.placement.memory import OfferMemory
 from provisioner.settings import Settings
@@ -90,6 +93,13 @@ class Assembly:
             interval=settings.quota_interval,
             metrics=metrics,
         )
+        self.images = NodeImages(
+            session,
+            pools=lambda: self.controller.pools_in_use(),
+            on_news=lambda: self.controller.look_at_all(),
+            clock=monotonic,
+            interval=settings.node_image_check,
+        )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
         node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
         actuator = Actuator(
@@ -119,12 +129,19 @@ class Assembly:
             memory=memory,
             asks=asks,
             delays=delays,
+            cluster_state=ClusterState(arm, clock=monotonic),
             now=now,
             metrics=metrics,
             wait_for_gpus=settings.wait_for_gpus,
+            repair_missing_gpus=settings.repair_missing_gpus,
             timeouts=Timeouts(
-                launch=_limit(settings.launch_timeout), registration=_limit(settings.registration_timeout)
+                launch=_limit(settings.launch_timeout),
+                registration=_limit(settings.registration_timeout),
+                gpus=_limit(settings.gpu_timeout),
+                unhealthy=_limit(settings.node_repair),
             ),
+            images=self.images,
+            replacements=Replacements(now=now()) if settings.replace_drifted else None,
         )
         self.collector = Collector(
             kube=kube,
@@ -139,6 +156,7 @@ class Assembly:
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
+            on_cluster=self.region.note,
         )
 
     @property
@@ -162,7 +180,8 @@ class Assembly:
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
-        return self.region.run(), self.quotas.run(), self.inventory.run()
+        images = (self.images.run(),) if self.images.is_on else ()
+        return self.region.run(), self.quotas.run(), self.inventory.run(), *images
 
     def _own_nodes(self) -> Iterator[Node]:
         for claim in self.store.claims:

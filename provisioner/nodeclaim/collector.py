@@ -9,7 +9,7 @@ from typing import Any, Final
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
-from provisioner.azure.agentpools import AgentPools, ArmFailure
+from provisioner.azure.agentpools import AgentPools, ArmFailure, ManagedCluster
 from provisioner.azure.inventory import Inventory
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import Gone, KubeError, KubeGateway
@@ -51,6 +51,7 @@ class Collector:
         claim_metrics: ClaimMetrics,
         subscription_id: str,
         interval: float,
+        on_cluster: Callable[[ManagedCluster], None],
     ) -> None:
         self._kube = kube
         self._store = store
@@ -62,6 +63,7 @@ class Collector:
         self._relist_node_classes = relist_node_classes
         self._subscription_id = subscription_id
         self._interval = interval
+        self._on_cluster = on_cluster
         self._claim_metrics = claim_metrics
         self._collected = metrics.counter(
             "gpu_provisioner_garbage_collected_total",
@@ -126,6 +128,7 @@ class Collector:
 
     async def _may_collect(self) -> bool:
         cluster = await self._arm.cluster()
+        self._on_cluster(cluster)
         if not cluster.is_settled_running:
             # While a cluster stops or starts its VMs and pools come and go as they please.
             _log.info(

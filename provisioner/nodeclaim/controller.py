@@ -6,16 +6,17 @@ forgotten at once, so events may be late, doubled or lost.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
-from provisioner.apis.conditions import LAUNCHED, READY
+from provisioner.apis.conditions import DRIFTED, INITIALIZED, LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Inventory
+from provisioner.azure.upgrades import NodeImages
 from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
@@ -24,14 +25,18 @@ from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Ask, Asks
+from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.delays import SizeDelays
+from provisioner.nodeclaim.drift import DELETED_AS as DRIFT_DELETED
 from provisioner.nodeclaim.holds import holds
 from provisioner.nodeclaim.lifecycle import reconcile
-from provisioner.nodeclaim.nodeclass import preference, problem, ready_status
+from provisioner.nodeclaim.nodeclass import pool_hash, preference, problem, ready_status
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
-from provisioner.nodeclaim.view import CreatePool, Timeouts, View
+from provisioner.nodeclaim.repair import fleet_of, is_due
+from provisioner.nodeclaim.replacements import Replacements
+from provisioner.nodeclaim.view import CreatePool, Fleet, Target, Timeouts, View
 from provisioner.placement.market import Market, Placement, Refusal
 from provisioner.placement.memory import OfferMemory
 from provisioner.placement.place import place
@@ -59,11 +64,16 @@ class Controller:
         memory: OfferMemory,
         asks: Asks,
         delays: SizeDelays,
+        cluster_state: ClusterState,
         now: Callable[[], datetime],
         metrics: Registry,
         wait_for_gpus: bool,
+        repair_missing_gpus: bool,
         timeouts: Timeouts,
+        images: NodeImages,
+        replacements: Replacements | None,
     ) -> None:
+        """Take the parts; without `replacements` claims that have drifted are told of and kept."""
         self._kube = kube
         self._store = store
         self._queue = queue
@@ -75,8 +85,12 @@ class Controller:
         self._asks = asks
         self._delays = delays
         self._now = now
+        self._cluster_state = cluster_state
         self._wait_for_gpus = wait_for_gpus
+        self._repair_missing_gpus = repair_missing_gpus
         self._timeouts = timeouts
+        self._images = images
+        self._replacements = replacements
         self._node_classes = NodeClasses()
         self._reconciles = Reconciles(metrics, controller="nodeclaim.lifecycle")
         claims = metrics.gauge(
@@ -176,7 +190,8 @@ class Controller:
     def _look_at_class(self, name: str) -> None:
         self._queue.add((names.NODECLASS_KIND, name))
         for claim in self._store.claims:
-            if claim.class_name == name and not claim.is_true(LAUNCHED):
+            # Those that wait for the class, and those whose node was made as it said.
+            if claim.class_name == name:
                 self.enqueue(claim.name)
 
     def on_pools(self, pool_names: Collection[str]) -> None:
@@ -211,6 +226,14 @@ class Controller:
             and (claim.is_deleting or (claim.agent_pool and not claim.is_true(LAUNCHED)))
             for claim in self._store.claims
         )
+
+    def pools_in_use(self) -> Iterator[AgentPool]:
+        """Return the agent pools of the claims that have their node."""
+        for claim in self._store.claims:
+            if claim.is_managed and claim.is_true(INITIALIZED) and not claim.is_deleting:
+                pool = self._inventory.pools.get(claim.agent_pool or pool_name(claim.name))
+                if pool is not None and pool.is_succeeded:
+                    yield pool
 
     # The look
 
@@ -268,7 +291,34 @@ class Controller:
             size_delay=self._delays.of(best.size.name, now=now) if best is not None else None,
             timeouts=self._timeouts,
             waiting=self._actuator.waiting(claim.uid),
+            target=self._target(pool, node_class),
+            replaces_drifted=self._replacements is not None,
+            is_replacing_another=self._replacements is not None
+            # The look at all others is for the few whose turn it might be.
+            and claim.is_true(DRIFTED)
+            and self._replacements.is_anothers_turn(claim, claims=self._store.claims, now=now),
+            repair_missing_gpus=self._repair_missing_gpus,
+            fleet=self._fleet(claim, nodes.values(), now=now),
+            is_cluster_settled=self._cluster_state.is_settled,
         )
+
+    def _target(self, pool: str, node_class: Mapping[str, Any] | None) -> Target:
+        listed = self._inventory.pools.get(pool)
+        newest = self._images.newest(listed) if listed is not None else ""
+        is_class_known = self._node_classes.listed or node_class is not None
+        return Target(
+            kubernetes_version=self._region.kubernetes_version,
+            node_image=newest if self._images.is_on else None,
+            class_hash=pool_hash(node_class) if is_class_known else None,
+        )
+
+    def _fleet(self, claim: NodeClaim, nodes: Collection[Node], *, now: datetime) -> Fleet | None:
+        # Counting is for the few Nodes that are to be replaced, not for each that starts NotReady.
+        if not self._cluster_state.is_settled or not is_due(
+            claim, nodes, timeouts=self._timeouts, now=now, missing_gpus=self._repair_missing_gpus
+        ):
+            return None
+        return fleet_of(claim, nodes=self._store.nodes, claims=self._store.claims)
 
     def _place(self, claim: NodeClaim, *, now: datetime) -> Placement:
         if claim.spec is None:
@@ -315,13 +365,15 @@ class Controller:
         if isinstance(step.azure, CreatePool):
             # Before anything is awaited: the next decision has to know what this one will take.
             self._asks.begin(claim.uid, Ask(pool=step.azure.name, offer=step.azure.offer, begun=view.now))
+        if step.delete_claim == DRIFT_DELETED and self._replacements is not None:
+            self._replacements.begin(now=view.now)
         try:
             again = await self._actuator.carry_out(view, step)
         finally:
             if isinstance(step.azure, CreatePool):
                 for waiting in self._asks.end(claim.uid):
                     self.enqueue(waiting)
-        if again:
+        if again or (step.wants_cluster and await self._cluster_state.refresh()):
             self._queue.add(key)
 
     async def _handle_node_class(self, name: str) -> None:

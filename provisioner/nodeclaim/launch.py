@@ -12,6 +12,7 @@ from provisioner.azure.errors import classify_provisioning_error
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import check, launch_labels, pool_name, render
 from provisioner.nodeclaim.asks import PATIENCE
+from provisioner.nodeclaim.nodeclass import hash_annotations
 from provisioner.nodeclaim.policy import concerns_offer
 from provisioner.nodeclaim.view import (
     CreatePool,
@@ -257,6 +258,7 @@ def _create(view: View, draft: Draft) -> None:
     is_recorded = view.claim.agent_pool and view.claim.has_finalizer and recorded == offer.size.name
     if not is_recorded or _outdated_labels(view, offer):
         _record(view, draft, view.pool_name, offer=offer)
+    draft.annotations |= hash_annotations(view.target.class_hash or "")
     if view.setback is None:
         _creating(view, draft, view.pool_name, offer=offer)
     else:

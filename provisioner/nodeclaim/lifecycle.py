@@ -3,13 +3,32 @@
 from typing import Any, Final
 
 from provisioner.apis import names
-from provisioner.apis.conditions import AWAITING_REASON, LAUNCHED, READY, Condition
+from provisioner.apis.conditions import (
+    AWAITING_REASON,
+    CONSISTENT_STATE_FOUND,
+    DRIFTED,
+    LAUNCHED,
+    READY,
+    Condition,
+)
 from provisioner.apis.failure import FailureClass
-from provisioner.nodeclaim import expiration, initialization, launch, liveness, registration, termination
+from provisioner.nodeclaim import (
+    consistency,
+    drift,
+    expiration,
+    initialization,
+    launch,
+    liveness,
+    registration,
+    repair,
+    termination,
+)
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import DeletePool, Draft, Notice, Step, View
 
-_FAILURES: Final = frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS
+_FAILURES: Final = (
+    frozenset(kind.reason for kind in FailureClass) | {launch.NAME_TAKEN} | CLASS_REASONS | initialization.GPU_REASONS
+)
 # Reasons whose every occurrence is worth an Event; the other stages can be read from the conditions.
 _TOLD: Final = {(LAUNCHED, launch.CREATING), (READY, READY)}
 
@@ -27,7 +46,10 @@ def reconcile(view: View) -> Step:
         launch.launch(view, draft)
         registration.register(view, draft)
         initialization.initialize(view, draft)
+        drift.compare(view, draft)
         liveness.check(view, draft)
+        consistency.check(view, draft)
+        repair.repair(view, draft)
     return _finish(view, draft)
 
 
@@ -52,11 +74,13 @@ def _finish(view: View, draft: Draft) -> Step:
         deleted_nodes=draft.deleted_nodes,
         release=draft.release,
         delete_claim=draft.delete_claim,
+        ailment=draft.ailment,
         setback=draft.setback,
         unavailable=draft.unavailable,
         waiting=draft.waiting,
         wants_quota=draft.wants_quota,
         waits_for_another=draft.waits_for_another,
+        wants_cluster=draft.wants_cluster,
         settled=draft.settled,
         notices=(*draft.notices, *_notices(view, draft, changed)),
         again_after=draft.again_after,
@@ -91,7 +115,13 @@ def _notices(view: View, draft: Draft, changed: list[Condition]) -> list[Notice]
         old = _of(view.claim.conditions, condition.type)
         if condition.type == READY and condition.status != "True":
             continue
+        if condition.type == CONSISTENT_STATE_FOUND:
+            # Its own Event has the numbers, which the condition does not.
+            continue
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if condition.type == DRIFTED and condition.reason in drift.REASONS:
+            notices.append(Notice(reason=condition.reason, message=condition.message))
             continue
         if old is not None and old.reason == condition.reason and condition.reason in _FAILURES:
             # It was told when it happened; now it turns out that there is nothing else to be had either.

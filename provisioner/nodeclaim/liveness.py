@@ -6,6 +6,7 @@ from typing import Final
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import LAUNCHED, REGISTERED
+from provisioner.apis.durations import format_duration
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.nodeclass import CLASS_REASONS
 from provisioner.nodeclaim.view import Draft, Notice, View, Waiting
@@ -54,8 +55,8 @@ def _check_registration(view: View, draft: Draft, *, seen: datetime) -> None:
         draft,
         reason=REGISTRATION_TIMEOUT,
         event="RegistrationTimeout",
-        message=f"No node of agent pool {name} has registered within {_text(timeout)} of Azure's finishing it; "
-        "deleting claim and pool. Look for what keeps VMs from joining: network (outbound rules, DNS, firewall), "
+        message=f"No node of agent pool {name} has registered within {format_duration(timeout)} of Azure's finishing "
+        "it; deleting claim and pool. Look for what keeps VMs from joining: network (outbound rules, DNS, firewall), "
         "extensions, and the boot of a VM in the node resource group.",
     )
 
@@ -69,7 +70,7 @@ def _check_node_class(view: View, draft: Draft, *, message: str) -> None:
             draft,
             reason=LAUNCH_TIMEOUT,
             event="LaunchTimeout",
-            message=f"Deleting the claim after {_text(timeout)}. {message}",
+            message=f"Deleting the claim after {format_duration(timeout)}. {message}",
         )
 
 
@@ -88,8 +89,3 @@ def _delete(draft: Draft, *, reason: str, event: str, message: str) -> None:
     # The question for the VM: nobody needs the answer any more.
     draft.azure = None
     draft.notices.append(Notice(reason=event, message=message, is_warning=True))
-
-
-def _text(time: timedelta) -> str:
-    seconds = time.total_seconds()
-    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"

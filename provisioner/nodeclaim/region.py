@@ -21,6 +21,9 @@ _SKUS_RETRY: Final = 600.0
 # Prices change by the month, and those that are built in serve as well while there are none.
 _PRICES_EVERY: Final = 12 * 3600.0
 _PRICES_RETRY: Final = 3600.0
+# The cluster changes by hand, or by an upgrade of its maintenance window; one that is on its way is over in minutes.
+_CLUSTER_EVERY: Final = 3600.0
+_CLUSTER_UNSETTLED_EVERY: Final = 300.0
 _NOT_FOUND: Final = 404
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
@@ -46,6 +49,7 @@ class Region:
         self._prices_of = prices_of
         self._on_news = on_news
         self._cluster: ManagedCluster | None = None
+        self._is_cluster_fresh = False
         self._failure: Failure | None = None
         self._skus_tried = False
         self.tried = asyncio.Event()
@@ -56,6 +60,18 @@ class Region:
     def location(self) -> str:
         """Return the cluster's Azure location, empty while it is not known."""
         return self._cluster.location if self._cluster else ""
+
+    @property
+    def kubernetes_version(self) -> str:
+        """Return the version of the control plane, empty while it is not known or may be about to change."""
+        cluster = self._cluster
+        return cluster.kubernetes_version if cluster is not None and cluster.is_settled_running else ""
+
+    def note(self, cluster: ManagedCluster) -> None:
+        """Take over what somebody else has just read of the cluster: it need not be read again so soon."""
+        before, self._cluster, self._is_cluster_fresh = self.kubernetes_version, cluster, True
+        if self.kubernetes_version != before:
+            self._on_news()
 
     @property
     def is_known(self) -> bool:
@@ -96,6 +112,21 @@ class Region:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_sizes(listed))
             group.create_task(self._keep_prices(prices))
+            group.create_task(self._keep_cluster())
+
+    async def _keep_cluster(self) -> None:
+        age = 0.0
+        while True:
+            self._is_cluster_fresh = False
+            await asyncio.sleep(_CLUSTER_UNSETTLED_EVERY)
+            age = 0.0 if self._is_cluster_fresh else age + _CLUSTER_UNSETTLED_EVERY
+            if self._is_cluster_fresh or (self.kubernetes_version and age < _CLUSTER_EVERY):
+                continue
+            age = 0.0
+            try:
+                self.note(await self._arm.cluster())
+            except ArmFailure as error:
+                _log.info("the AKS cluster was not read again", extra={"error": error.failure.message})
 
     async def _keep_sizes(self, listed: SkuCatalogue) -> None:
         while True:

@@ -18,14 +18,18 @@ from provisioner.azure.session import AzureSession, CallRecord
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
+from provisioner.kube.leading import leading
 from provisioner.kube.metrics import Registry
+from provisioner.kube.objects import Objects
 from provisioner.kube.running import background, first_lists, keep_watching, served
+from provisioner.kube.transport import Transport
 from provisioner.nodeclaim.assembly import Assembly
 from provisioner.nodeclaim.controller import run_workers
 from provisioner.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
 
+LEASE_NAME: Final = "gpu-provisioner"
 # A step in flight ends by itself within one ARM call; what is cut off is found unfinished and done at the next start.
 _DRAIN_SECONDS: Final = 8.0
 # An Azure that does not answer at all must not keep claims from being told so.
@@ -35,7 +39,8 @@ _FIRST_ANSWER: Final = 5.0
 async def run(settings: Settings) -> None:
     """Run the controller until SIGTERM or SIGINT.
 
-    Raises ConfigException (kubernetes) without usable access to a cluster, SettingError where a port is taken.
+    Raises ConfigException (kubernetes) without usable access to a cluster, SettingError where a port is taken,
+    LeadershipLost where another instance has taken over.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -43,7 +48,8 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = Registry()
     async with AsyncExitStack() as stack:
-        kube = await stack.enter_async_context(KubeGateway())
+        transport = await stack.enter_async_context(Transport())
+        kube = KubeGateway(transport=transport)
         recorder = await stack.enter_async_context(EventRecorder(kube, clock=_now, instance=socket.gethostname()))
         session = await stack.enter_async_context(_session(settings, metrics))
         parts = Assembly(
@@ -56,7 +62,7 @@ async def run(settings: Settings) -> None:
             now=_now,
             rng=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )
-        await _Operation(settings, parts=parts, metrics=metrics).run(stop)
+        await _Operation(settings, parts=parts, objects=Objects(transport), metrics=metrics).run(stop)
 
 
 def _now() -> datetime:
@@ -104,22 +110,34 @@ def _session(settings: Settings, metrics: Registry) -> AzureSession:
 class _Operation:
     """One run of the controller in this process."""
 
-    def __init__(self, settings: Settings, *, parts: Assembly, metrics: Registry) -> None:
+    def __init__(self, settings: Settings, *, parts: Assembly, objects: Objects, metrics: Registry) -> None:
         self._settings = settings
         self._parts = parts
+        self._objects = objects
         self._metrics = metrics
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then let the steps in flight end."""
+        is_waiting = self._settings.leader_election
         health = HealthServer(
             host=self._settings.bind_address,
             health_port=self._settings.health_port,
             metrics_port=self._settings.metrics_port,
             live=lambda: (),
-            ready=self._parts.unready,
+            # Whoever waits for its turn is ready for that.
+            ready=lambda: () if is_waiting else self._parts.unready(),
             metrics=self._metrics,
         )
-        async with served(health), background(*self._parts.services()):
+        lead = leading(
+            self._settings, objects=self._objects, name=LEASE_NAME, stop=stop, now=_now, metrics=self._metrics
+        )
+        async with served(health), lead as is_leader:
+            is_waiting = False
+            if is_leader:
+                await self._act(stop)
+
+    async def _act(self, stop: asyncio.Event) -> None:
+        async with background(*self._parts.services()):
             with contextlib.suppress(TimeoutError):
                 # For a wrong setting to end the process before anything else has begun.
                 async with asyncio.timeout(_FIRST_ANSWER):

@@ -57,10 +57,23 @@ class Setback:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long a claim may wait for its node class, and for its Node; None: without end."""
+    """How long a claim may wait for its node class, for its Node and for its GPUs, and how long its Node may be unwell.
+
+    None: without end.
+    """
 
     launch: timedelta | None = None
     registration: timedelta | None = None
+    gpus: timedelta | None = None
+    unhealthy: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The Nodes that a claim's own is one of: how many there are, and how many of them are not well."""
+
+    total: int
+    unhealthy: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,19 @@ class Waiting:
 
     what: str
     since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the claim's node would be if its pool was made now; what is empty is not known now.
+
+    `kubernetes_version` is the control plane's and `node_image` the newest for the pool, None where nobody asks for it.
+    `class_hash` is None while the claim's node class is not known, and empty where there is none.
+    """
+
+    kubernetes_version: str = ""
+    node_image: str | None = None
+    class_hash: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +131,10 @@ class View:
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
     used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
-    `loads` are by Node's name, and only of Nodes that were asked about.
+    `loads` are by Node's name, and only of Nodes that were asked about. `replaces_drifted` is the wish that a claim
+    whose node differs from the `target` be written anew, and `is_replacing_another` says that it is another's turn.
+    `fleet` is counted where the claim's Node may
+    be due for repair in a cluster that is settled, else None; `is_cluster_settled` is None where nobody asked lately.
     """
 
     claim: NodeClaim
@@ -128,6 +157,12 @@ class View:
     timeouts: Timeouts = Timeouts()
     waiting: Waiting | None = None
     loads: Mapping[str, NodeLoad] = field(default_factory=dict)
+    target: Target = Target()
+    replaces_drifted: bool = False
+    is_replacing_another: bool = False
+    repair_missing_gpus: bool = False
+    fleet: Fleet | None = None
+    is_cluster_settled: bool | None = None
 
     @property
     def pool_name(self) -> str:
@@ -219,11 +254,20 @@ class Unavailable:
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """A Kubernetes Event about the claim."""
+    """A Kubernetes Event about the claim, or about its Node where one is given."""
 
     reason: str
     message: str
     is_warning: bool = False
+    node: Node | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ailment:
+    """What a claim is deleted for where its Node is not well: its condition, or the reason why it lacks GPUs."""
+
+    condition: str
+    image_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +276,9 @@ class Step:
 
     The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
     is labelled before the claim says so, the finalizer goes last. `delete_claim` is why the claim itself is to be
-    deleted, as metrics name it. `unavailable`, `waiting` and the two wishes are for the controller's memory, and touch
-    neither Azure nor Kubernetes.
+    deleted, as metrics name it, with its Node's `ailment` if that is why. `unavailable`, `waiting` and the wishes are
+    for the controller's memory, and touch neither Azure nor Kubernetes; `wants_cluster` has it read whether the
+    cluster runs.
     """
 
     metadata: Mapping[str, Any] | None = None
@@ -243,11 +288,13 @@ class Step:
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     delete_claim: str = ""
+    ailment: Ailment | None = None
     setback: Failure | None = None
     unavailable: Unavailable | None = None
     waiting: Waiting | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
+    wants_cluster: bool = False
     settled: bool = False
     notices: tuple[Notice, ...] = ()
     again_after: timedelta | None = None
@@ -271,11 +318,13 @@ class Draft:
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     delete_claim: str = ""
+    ailment: Ailment | None = None
     setback: Failure | None = None
     unavailable: Unavailable | None = None
     waiting: Waiting | None = None
     wants_quota: bool = False
     waits_for_another: bool = False
+    wants_cluster: bool = False
     is_brief: bool = False
     settled: bool = False
     notices: list[Notice] = field(default_factory=list)

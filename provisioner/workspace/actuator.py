@@ -94,19 +94,7 @@ class Actuator:
                     resource_version=workspace.resource_version,
                 )
             )
-        is_news = step.metadata is not None or bool(step.node_patches or step.manifests)
-        for patch in step.node_patches:
-            node = patch.node
-            raw = await self._objects.patch(NODE, "", node.name, patch.patch, resource_version=node.resource_version)
-            self._store.nodes.put(raw)
-        for body in step.claims:
-            is_news |= await self._create_claim(workspace, body)
-        for manifest in step.manifests:
-            await self._apply(workspace, manifest)
-        if step.claims or step.manifests:
-            self._refusals.pop(workspace.uid, None)
-        for doomed in step.deletions:
-            await self._delete(workspace, doomed)
+        is_news = step.metadata is not None or bool(step.node_patches)
         if step.status is not None:
             before = workspace.resource_version
             workspace = await self._write_status(workspace, step.status)
@@ -114,9 +102,20 @@ class Actuator:
             is_news |= workspace.resource_version != before
         for notice in step.notices:
             self._tell(workspace, notice)
+        for patch in step.node_patches:
+            node = patch.node
+            raw = await self._objects.patch(NODE, "", node.name, patch.patch, resource_version=node.resource_version)
+            self._store.nodes.put(raw)
+        refused = self._refusals.pop(workspace.uid, None)
+        for body in step.claims:
+            is_news |= await self._create_claim(workspace, body)
+        for manifest in step.manifests:
+            is_news |= await self._apply(workspace, manifest)
+        for doomed in step.deletions:
+            await self._delete(workspace, doomed)
         if step.release:
             return await self._release(workspace)
-        return is_news
+        return is_news or refused != self._refusals.get(workspace.uid)
 
     def _take(self, raw: dict[str, Any]) -> Workspace:
         self._store.workspaces.put(raw)
@@ -133,23 +132,24 @@ class Actuator:
             if found is None:
                 return True
             if not is_claim_of(workspace, parse_nodeclaim(found)):
-                raise self._refused(workspace, NODE_CLAIM, name, "One of that name is somebody else's.") from None
+                return self._refused(workspace, NODE_CLAIM, name, "one of that name is somebody else's")
             return self._store.claims.put(found)
         except (Rejected, Forbidden) as error:
-            raise self._refused(workspace, NODE_CLAIM, name, error.told) from error
+            return self._refused(workspace, NODE_CLAIM, name, error.told)
         self._store.claims.put(raw)
         self._writes.inc(kind="NodeClaim", verb="create")
         _log.info("NodeClaim created", extra={"workspace": workspace.key, "claim": name})
         self._tell(workspace, Notice(reason="NodeClaimCreated", message=f"NodeClaim {name} is created."))
         return True
 
-    async def _apply(self, workspace: Workspace, manifest: Manifest) -> None:
+    async def _apply(self, workspace: Workspace, manifest: Manifest) -> bool:
+        """Apply a manifest; returns whether it was taken."""
+        name = manifest.body["metadata"]["name"]
         try:
             raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
         except (Rejected, Forbidden) as error:
-            name = manifest.body["metadata"]["name"]
-            raise self._refused(workspace, manifest.kind, name, error.told) from error
-        name = raw["metadata"]["name"]
+            # What the author has written into a template or a volume source, or a policy of the cluster.
+            return self._refused(workspace, manifest.kind, name, error.told)
         if manifest.kind is SERVICE:
             digest = manifest.body["metadata"]["annotations"][ANNOTATION]
             self._services.setdefault(workspace.uid, {})[name] = digest
@@ -159,11 +159,13 @@ class Actuator:
             self._store.jobs.put(raw)
         self._writes.inc(kind=manifest.kind.kind, verb="apply")
         _log.info("applied", extra={"workspace": workspace.key, "kind": manifest.kind.kind, "object": name})
+        return True
 
-    def _refused(self, workspace: Workspace, kind: Kind, name: str, told: str) -> Rejected:
-        """Remember what is refused, for the Workspace's status to tell; return what to raise."""
+    def _refused(self, workspace: Workspace, kind: Kind, name: str, told: str) -> bool:
+        """Remember what is refused: the next look says it in the status, and each one tries it again. Returns False."""
         self._refusals[workspace.uid] = Refusal(kind=kind, name=name, message=told)
-        return Rejected(f"{kind.kind} {name}: {told}", told=told)
+        _log.warning("refused", extra={"workspace": workspace.key, "kind": kind.kind, "object": name, "error": told})
+        return False
 
     async def _delete(self, workspace: Workspace, doomed: Doomed) -> None:
         await self._objects.delete(doomed.kind, doomed.namespace, doomed.name, uid=doomed.uid)

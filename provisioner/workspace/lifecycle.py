@@ -102,9 +102,7 @@ class _Round:
             claims=claims,
             manifests=manifests,
             deletions=(*deletions, *self._surplus(held)),
-            # What is replaced is told of first: a finished tuning that lacks its Job is not tuned once more.
-            holds=self._is_stale or view.refusal is not None,
-            again_after=_LOOK_AGAIN if is_well or not enough else _SOON,
+            again_after=_LOOK_AGAIN if is_well or not enough or view.refusal is not None else _SOON,
         )
 
     def _tell(self, *, enough: bool) -> str:
@@ -222,11 +220,8 @@ class _Round:
         claims: tuple[Mapping[str, Any], ...] = (),
         manifests: tuple[Manifest, ...] = (),
         deletions: tuple[Doomed, ...] = (),
-        holds: bool = False,
         again_after: timedelta,
     ) -> Step:
-        """Return the step. With `holds` nothing else is done where the status has to change: it comes last in a step,
-        and would not be written where the rest fails, nor before it."""
         conditions = self._conditions.result()
         changed = dict(self._status)
         stored = self._workspace
@@ -246,7 +241,6 @@ class _Round:
             changed["conditions"] = [condition.to_dict() for condition in conditions]
         # What was decided is written before anything is made by it: a restart must not decide otherwise.
         decides = stored.target_node_count == 0 and "targetNodeCount" in changed
-        decides = decides or (holds and bool(changed))
         return Step(
             node_patches=() if decides else node_patches,
             claims=() if decides else claims,

@@ -122,7 +122,7 @@ def tell_refusal(conditions: Conditions, refusal: Refusal) -> None:
         conditions.set(NODE_CLAIM_READY, False, reason=reason, message=message)
         conditions.set(RESOURCE_READY, False, reason=reason, message=message)
     else:
-        reason = f"{refusal.kind.kind}Refused"
+        reason = "WorkloadRejected"
         about = JOB_STARTED if conditions.get(JOB_STARTED) is not None else INFERENCE_READY
         conditions.set(about, False, reason=reason, message=message)
     _conclude(conditions, False, reason=reason, message=message)

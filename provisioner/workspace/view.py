@@ -140,7 +140,7 @@ class View:
     `model` is None where the Workspace names none and until it was resolved, a Problem where it cannot be. `claims` are
     the Workspace's own, `nodes` those that carry its name and brought ones that nobody has. `workload` is None where it
     does not exist, `services` are digests of those that do by name. `pods` are the workload's, none where it is well.
-    `refusal` is the last write's that is to be made again, None where the API server takes what it is sent.
+    `refusal` is what the API server has said against the last claim or manifest, None where it took it.
     """
 
     workspace: Workspace
@@ -201,11 +201,11 @@ class Step:
     """
 
     metadata: Mapping[str, Any] | None = None
+    status: Mapping[str, Any] | None = None
+    notices: tuple[Notice, ...] = ()
     node_patches: tuple[NodePatch, ...] = ()
     claims: tuple[Mapping[str, Any], ...] = ()
     manifests: tuple[Manifest, ...] = ()
     deletions: tuple[Doomed, ...] = ()
-    status: Mapping[str, Any] | None = None
-    notices: tuple[Notice, ...] = ()
     release: bool = False
     again_after: timedelta | None = None

@@ -121,9 +121,12 @@ async def test_the_cluster_is_stopped_and_pools_and_machines_are_shown(azure: Fa
     machines = await control.call("GET", "machines")
     assert [machine["pool"] for machine in machines] == ["systempool"]
     stopped = await control.call("PUT", "cluster", {"power_state": "Stopped"})
-    assert stopped == {"provisioning_state": "Succeeded", "power_state": "Stopped"}
+    assert stopped == {"provisioning_state": "Succeeded", "power_state": "Stopped", "kubernetes_version": "1.34.2"}
     assert await control.call("GET", "machines") == []
     await control.call("PUT", "cluster", {"power_state": "Asleep"}, status=400)
+    await control.call("PUT", "cluster", {"kubernetes_version": "newest"}, status=400)
+    upgraded = await control.call("PUT", "cluster", {"kubernetes_version": "1.35.0"})
+    assert upgraded["kubernetes_version"] == "1.35.0"
     await control.call("PUT", "cluster", {"power_state": "Running", "provisioning_state": "Updating"})
     assert azure.cluster.provisioning_state == "Updating"
     await control.call("DELETE", f"machines/{machines[0]['name']}", status=204)

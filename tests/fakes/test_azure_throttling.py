@@ -80,6 +80,7 @@ class Limits:
         ("operations.get", 200),
         ("agentPools.get", 60),
         ("machines.list", 60),
+        ("agentPools.getUpgradeProfile", 60),
         ("agentPools.delete", 60),
         ("skus.list", 500),
     ],

@@ -33,13 +33,17 @@ async def running(
     log: Path,
     prepare: Callable[[FakeAks, Kube], Awaitable[None]] | None = None,
     settings: Mapping[str, str] = _NO_SETTINGS,
+    azure: AzureSettings | None = None,
 ) -> AsyncIterator[Running]:
     """Run a whole AKS and the controller, with settings by their environment names.
 
     `prepare` makes what the controller finds when it starts.
     """
     try:
-        async with FakeAks(control_plane, azure=AzureSettings(scale=SCALE)) as aks, Kube(control_plane) as kube:
+        async with (
+            FakeAks(control_plane, azure=azure or AzureSettings(scale=SCALE)) as aks,
+            Kube(control_plane) as kube,
+        ):
             if prepare is not None:
                 await prepare(aks, kube)
             async with ControllerProcess({**aks.environment(), **PACE, **settings}, log=log) as controller:

@@ -66,6 +66,24 @@ def test_stateful_set_makes_one_pod_after_the_other(kube: Kube, namespace: str, 
     wait_pods(kube, pods, 0)
 
 
+def test_parallel_stateful_set_makes_and_deletes_all_pods_at_once(kube: Kube, namespace: str, pods: str) -> None:
+    sets = collection(namespace, "statefulsets")
+    body = workload(None, replicas=3, serviceName="w", podManagementPolicy="Parallel")
+    base = body["metadata"]["name"]
+    kube.create(sets, body)
+    # None of them is ready.
+    assert wait_pods(kube, pods, 3) == [f"{base}-0", f"{base}-1", f"{base}-2"]
+    kube.patch(path(sets, body), {"spec": {"replicas": 1}})
+    assert wait_pods(kube, pods, 1) == [f"{base}-0"]
+    answer = kube.ask(
+        "PATCH",
+        path(sets, body),
+        {"spec": {"podManagementPolicy": "OrderedReady"}},
+        content_type="application/merge-patch+json",
+    )
+    assert answer.code == 422
+
+
 def test_stateful_set_replaces_a_pod_of_an_old_template(kube: Kube, namespace: str, pods: str) -> None:
     sets = collection(namespace, "statefulsets")
     body = workload(None, replicas=1, serviceName="w")

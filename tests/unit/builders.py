@@ -138,7 +138,8 @@ def provider_id(pool: str, *, number: int = 0) -> str:
 def raw_node(pool: str = NAME, *, number: int = 0, size: str = A100, gpus: int | None = 1, **changes: Any) -> Any:
     """Return a Node as AKS and the kubelet leave it once everything on it runs.
 
-    `ready` is the status of its Ready condition, `labels` come on top, `taints` replace those of the pool.
+    `ready` is the status of its Ready condition since `since`, `conditions` are further ones, `labels` come on top,
+    `taints` replace those of the pool.
     """
     amounts = {"cpu": "24", "memory": "220Gi", "pods": "110"}
     if gpus is not None:
@@ -177,14 +178,20 @@ def raw_node(pool: str = NAME, *, number: int = 0, size: str = A100, gpus: int |
         "status": {
             "conditions": [
                 {"type": "MemoryPressure", "status": "False"},
-                {"type": "Ready", "status": changes.pop("ready", "True")},
+                node_condition("Ready", changes.pop("ready", "True"), since=changes.pop("since", CREATED)),
+                *changes.pop("conditions", ()),
             ],
-            "capacity": dict(amounts),
+            "capacity": changes.pop("capacity", dict(amounts)),
             "allocatable": changes.pop("allocatable", dict(amounts)),
         },
     }
     assert not changes, f"no field of a Node: {changes}"
     return made
+
+
+def node_condition(kind: str, status: str, *, since: datetime = CREATED) -> dict[str, Any]:
+    """Return a condition of a Node."""
+    return {"type": kind, "status": status, "lastTransitionTime": format_time(since)}
 
 
 def node(pool: str = NAME, **changes: Any) -> Node:

@@ -21,6 +21,7 @@ from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
 from provisioner.nodeclaim.lifecycle import reconcile
 from provisioner.nodeclaim.nodeclass import NOT_FOUND, ClassProblem
 from provisioner.nodeclaim.policy import concerns_offer
+from provisioner.nodeclaim.repair import fleet_of, is_due
 from provisioner.nodeclaim.view import (
     CreatePool,
     DeletePool,
@@ -41,6 +42,7 @@ from tests.unit.builders import (
     Listed,
     failure,
     kaito_claim,
+    node_condition,
     placement_of,
     pool_of_put,
     provider_id,
@@ -51,7 +53,12 @@ from tests.unit.builders import (
 NO_ROOM = ProvisioningError(code="AllocationFailed", message="Allocation failed. There is not enough capacity.")
 NO_CLASS = ClassProblem(reason=NOT_FOUND, message="There is no KaitoNodeClass gold.")
 RETRY = timedelta(minutes=2)
-TIMEOUTS = Timeouts(launch=timedelta(minutes=5), registration=timedelta(minutes=15))
+TIMEOUTS = Timeouts(
+    launch=timedelta(minutes=5),
+    registration=timedelta(minutes=15),
+    gpus=timedelta(minutes=10),
+    unhealthy=timedelta(minutes=10),
+)
 _MAX_LOOKS = 12
 
 
@@ -89,6 +96,7 @@ class World:
         self.is_listed = True
         self.class_problem: ClassProblem | None = None
         self.has_machines = True
+        self.repair_missing_gpus = False
         self.crash_in: int | None = None
         self.writes: list[str] = []
         self.told: list[tuple[str, str, str]] = []
@@ -104,9 +112,11 @@ class World:
 
     def view(self) -> View:
         doubtful = {self.claim.name, pool_name(self.claim.name, alternative=True), self.claim.agent_pool}
+        nodes = [parse_node(raw) for raw in self.nodes.values()]
+        is_unwell = is_due(self.claim, nodes, timeouts=TIMEOUTS, now=self.now, missing_gpus=self.repair_missing_gpus)
         return view(
             self.claim,
-            *map(parse_node, self.nodes.values()),
+            *nodes,
             pools=Listed(dict(self.pools)) if self.is_listed else Listed(unknown=doubtful),
             placement=placement_of(self.claim, memory=self.memory, now=self.now),
             now=self.now,
@@ -115,6 +125,9 @@ class World:
             class_problem=self.class_problem,
             timeouts=TIMEOUTS,
             waiting=self.waiting,
+            repair_missing_gpus=self.repair_missing_gpus,
+            fleet=fleet_of(self.claim, nodes=nodes, claims=[self.claim]) if is_unwell else None,
+            is_cluster_settled=True,
         )
 
     def look(self) -> Step:
@@ -283,7 +296,7 @@ class World:
             del self.pools[name]
             for raw in self.nodes.values():
                 if parse_node(raw).agent_pool == name:
-                    raw["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+                    raw["status"]["conditions"] = [node_condition("Ready", "Unknown", since=self.now)]
 
     def azure_fails(self, error: ProvisioningError) -> None:
         """End every creation badly."""
@@ -294,15 +307,18 @@ class World:
     def node_joins(self, **changes: Any) -> None:
         """Have a Node of each pool register, unless the pool goes."""
         for name, pool in self.pools.items():
-            raw = raw_node(name, created=self.now, **changes)
+            raw = raw_node(name, created=self.now, since=self.now, **changes)
             if not pool.is_deleting and raw["metadata"]["name"] not in self.nodes:
                 raw["metadata"]["labels"] |= pool.node_labels
                 self.nodes[raw["metadata"]["name"]] = raw
 
     def kubelet_reports(self, **changes: Any) -> None:
         """Change what every Node with a VM says of itself: `ready`, `taints`, `gpus`."""
-        new = raw_node(**changes)
         for name, old in self.nodes.items():
+            was = parse_node(old).condition("Ready")
+            assert was is not None
+            is_same = was.status == changes.get("ready", "True")
+            new = raw_node(since=(is_same and was.since) or self.now, **changes)
             if parse_node(old).agent_pool in self.pools:
                 self.nodes[name] = merge(old, {"status": new["status"], "spec": {"taints": new["spec"]["taints"]}})
 

@@ -35,6 +35,21 @@ def test_the_surge_of_a_pool_is_as_written(settings: Any, surge: str) -> None:
     assert read(upgradeSettings=settings).max_surge == surge
 
 
+@pytest.mark.parametrize(
+    ("power", "is_stopped"),
+    [
+        ({"code": "Stopped"}, True),
+        ({"code": "stopped"}, True),
+        ({"code": "Running"}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_stopped_pool_says_so(power: Any, is_stopped: bool) -> None:
+    assert read(powerState=power).is_stopped is is_stopped
+
+
 def test_a_pool_that_says_nothing_is_regional_and_on_demand() -> None:
     pool = parse_agent_pool({"name": "gpu1"})
     assert (pool.spot, pool.zones, pool.max_surge, pool.error) == (False, (), "", None)
+    assert not pool.is_stopped

@@ -11,7 +11,8 @@ from provisioner.azure.budget import Budget, Wait
 
 LIST, DELETE, MACHINES, PUT = "agentpools.list", "agentpools.delete", "machines.list", "agentpools.create"
 CLUSTER, SKUS, USAGES = "managedclusters.get", "skus.list", "usages.list"
-OF_AKS = (LIST, DELETE, MACHINES)
+UPGRADES = "upgradeprofiles.get"
+OF_AKS = (LIST, DELETE, MACHINES, UPGRADES)
 # Half of what AKS documents for all of them together: 60 tokens, one more a second.
 BURST, RATE = 30.0, 0.5
 
@@ -67,7 +68,10 @@ def test_what_was_used_up_comes_back_in_time() -> None:
     assert bench.admitted(CLUSTER, of=100) == 6
 
 
-@pytest.mark.parametrize(("hungry", "other"), [(LIST, DELETE), (DELETE, LIST), (MACHINES, LIST), (MACHINES, DELETE)])
+@pytest.mark.parametrize(
+    ("hungry", "other"),
+    [(LIST, DELETE), (DELETE, LIST), (MACHINES, LIST), (MACHINES, DELETE), (UPGRADES, DELETE)],
+)
 def test_no_kind_of_call_starves_another(hungry: str, other: str) -> None:
     bench = Bench()
     for _ in range(600):
@@ -199,7 +203,7 @@ def test_after_a_pause_one_call_of_each_kind_finds_out() -> None:
     bench = Bench()
     bench.refused(LIST, "/a", code="Throttled", after=30)
     bench.clock.now += 30
-    assert [bench.admitted(operation, of=10) for operation in OF_AKS] == [1, 1, 1]
+    assert [bench.admitted(operation, of=10) for operation in OF_AKS] == [1, 1, 1, 1]
 
 
 def test_all_who_wait_for_the_end_of_a_pause_do_not_come_together() -> None:
@@ -234,7 +238,9 @@ def test_a_429_without_a_code_is_about_that_resource_until_another_has_one() -> 
     assert told(bench.ask(DELETE, "/a")) == 30
 
 
-@pytest.mark.parametrize(("operation", "closed"), [(LIST, (LIST, MACHINES, CLUSTER, SKUS, USAGES)), (PUT, (PUT,))])
+@pytest.mark.parametrize(
+    ("operation", "closed"), [(LIST, (LIST, MACHINES, UPGRADES, CLUSTER, SKUS, USAGES)), (PUT, (PUT,))]
+)
 def test_arm_counts_by_kind_of_request(operation: str, closed: Sequence[str]) -> None:
     bench = Bench()
     bench.refused(operation, "/a", code="SubscriptionRequestsThrottled", after=9)

@@ -66,6 +66,17 @@ PHASES: Mapping[str, tuple[list[dict[str, Any]], Phase, str]] = {
     ),
     "root not written yet": ([LAUNCHED, REGISTERED, INITIALIZED], Phase.INITIALIZING, ""),
     "ready": ([LAUNCHED, REGISTERED, INITIALIZED, condition("Ready", "True", "Ready")], Phase.READY, ""),
+    "ready and drifted": (
+        [
+            LAUNCHED,
+            REGISTERED,
+            INITIALIZED,
+            condition("Drifted", "True", "ImageDrift", "Node image a; the pool's newest is b."),
+            condition("Ready", "True", "Ready"),
+        ],
+        Phase.READY,
+        "ImageDrift: Node image a; the pool's newest is b.",
+    ),
 }
 
 

@@ -91,6 +91,17 @@ def test_true_has_its_type_for_a_reason_and_no_message() -> None:
     assert working.get("Drifted") is None
 
 
+def test_condition_that_has_nothing_to_say_is_taken_out_but_none_that_ready_rests_on() -> None:
+    working = conditions()
+    working.set_true("Drifted", reason="ImageDrift")
+    working.clear("Drifted")
+    working.clear("Drifted")
+    assert working.get("Drifted") is None
+    for kind in (*DEPENDENTS, READY):
+        with pytest.raises(ValueError, match="is never taken out"):
+            working.clear(kind)
+
+
 def test_condition_is_set_at_the_present_generation() -> None:
     working = conditions(*reached(LAUNCHED), generation=4)
     working.set_unknown(REGISTERED, reason="NodeNotFound", message="Node not registered with cluster")

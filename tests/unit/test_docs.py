@@ -73,7 +73,7 @@ def test_every_make_target_that_is_mentioned_exists() -> None:
 
 def test_every_environment_name_that_is_mentioned_is_read() -> None:
     settings = (ROOT / "provisioner" / "settings.py").read_text()
-    names = r"\b((?:AZURE|ARM)_[A-Z_]+|DEPLOYMENT_MODE|[A-Z]+_PORT|WAIT_FOR_GPUS)\b"
+    names = r"\b((?:AZURE|ARM)_[A-Z_]+|DEPLOYMENT_MODE|[A-Z]+_PORT|[A-Z_]+_SECONDS|WAIT_FOR_GPUS|REPLACE_DRIFTED)\b"
     for name in re.findall(names, README + CONDITIONS):
         assert f'"{name}"' in settings, name
 

@@ -1,5 +1,6 @@
 """Initialization: a registered Node can run the workload when it is ready, untainted, and its GPUs are there."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,13 +10,16 @@ from provisioner.apis.conditions import INITIALIZED, LAUNCHED, REGISTERED
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.initialization import initialize
-from provisioner.nodeclaim.view import Draft, NodePatch
+from provisioner.nodeclaim.view import Draft, NodePatch, Timeouts
 from provisioner.placement.market import Placement, Refusal
+from provisioner.placement.size import Size
 from tests.unit.builders import (
     A100,
+    CREATED,
     GPU_TAINT,
     NAME,
     NOT_READY_TAINT,
+    condition,
     kaito_claim,
     node,
     provider_id,
@@ -55,7 +59,8 @@ def test_complete_node_is_labelled_and_its_amounts_are_shown() -> None:
     draft = after(registered_claim(), complete)
     assert initialized(draft) == ("True", "Initialized", "")
     assert draft.node_patch == NodePatch(
-        node=complete, patch={"metadata": {"labels": {"karpenter.sh/initialized": "true"}}}
+        node=complete,
+        patch={"metadata": {"labels": {"karpenter.sh/initialized": "true", "accelerator": "nvidia"}}},
     )
     assert draft.status == {"capacity": complete.capacity, "allocatable": complete.allocatable}
 
@@ -68,15 +73,40 @@ def test_label_is_added_to_the_patch_that_registers_the_node() -> None:
     draft.node_patch = NodePatch(node=fresh, patch=patch)
     initialize(view(claim, fresh), draft)
     assert draft.node_patch.patch == {
-        "metadata": {"labels": {"a": "b", "karpenter.sh/initialized": "true"}, "ownerReferences": []},
+        "metadata": {
+            "labels": {"a": "b", "karpenter.sh/initialized": "true", "accelerator": "nvidia"},
+            "ownerReferences": [],
+        },
         "spec": {"taints": []},
     }
 
 
 def test_node_that_is_labelled_already_is_not_written() -> None:
-    draft = after(registered_claim(), joined(labels={**REGISTERED_NODE, names.INITIALIZED_LABEL: "true"}))
+    labelled = {**REGISTERED_NODE, names.INITIALIZED_LABEL: "true", names.ACCELERATOR_LABEL: "nvidia"}
+    draft = after(registered_claim(), joined(labels=labelled))
     assert draft.node_patch is None
     assert initialized(draft)[0] == "True"
+
+
+@pytest.mark.parametrize(
+    ("size", "label", "added"),
+    [
+        (A100, {}, {"accelerator": "nvidia"}),
+        (A100, {"accelerator": "nvidia"}, {}),
+        (A100, {"accelerator": "theirs"}, {}),
+        ("Standard_ND96isr_MI300X_v5", {}, {}),
+        ("Standard_D4s_v5", {}, {}),
+    ],
+)
+def test_label_of_nvidias_gpus_is_added_where_aks_has_left_it_off(
+    size: str, label: dict[str, str], added: dict[str, str]
+) -> None:
+    complete = joined(
+        size=size, allocatable={"nvidia.com/gpu": "1", "amd.com/gpu": "8"}, labels=REGISTERED_NODE | label
+    )
+    draft = after(registered_claim(size=size), complete)
+    assert draft.node_patch is not None
+    assert draft.node_patch.patch == {"metadata": {"labels": {"karpenter.sh/initialized": "true"} | added}}
 
 
 # What is missing, in Karpenter's order and words
@@ -245,6 +275,97 @@ def test_gpus_are_not_awaited(changes: dict[str, Any]) -> None:
 def test_size_without_gpus_awaits_none() -> None:
     size = "Standard_D4s_v5"
     assert initialized(after(registered_claim(size=size), joined(size=size, gpus=None)))[0] == "True"
+
+
+# GPUs that do not come
+
+LIMIT = timedelta(minutes=10)
+READY_SINCE = CREATED + timedelta(minutes=5)
+GPU = names.NVIDIA_GPU
+
+
+def after_a_while(
+    claim: NodeClaim, node: Node, *, minutes: float = 10, limit: timedelta | None = LIMIT, **changes: Any
+) -> Draft:
+    """Look at a Node that has been Ready for so many minutes."""
+    now = READY_SINCE + timedelta(minutes=minutes)
+    return after(claim, node, now=now, timeouts=Timeouts(gpus=limit), **changes)
+
+
+@pytest.mark.parametrize(
+    ("size", "capacity", "allocatable", "reason", "start"),
+    [
+        (A100, {}, {}, "DevicePluginNotReady", "0 of 1 nvidia.com/gpu on Node"),
+        (A100, {GPU: "0"}, {GPU: "0"}, "DevicePluginNotReady", "0 of 1 nvidia.com/gpu on Node"),
+        ("Standard_NC48ads_A100_v4", {GPU: "1"}, {GPU: "1"}, "GPUsMissing", "1 of 2 nvidia.com/gpu on Node"),
+        ("Standard_NC48ads_A100_v4", {GPU: "1"}, {GPU: "0"}, "GPUsMissing", "1 of 2 nvidia.com/gpu on Node"),
+        (A100, {GPU: "1"}, {GPU: "0"}, "GPUsUnhealthy", "0 of 1 nvidia.com/gpu allocatable on Node"),
+        (A100, {GPU: "1"}, {}, "GPUsUnhealthy", "0 of 1 nvidia.com/gpu allocatable on Node"),
+        (
+            "Standard_NC48ads_A100_v4",
+            {GPU: "2"},
+            {GPU: "1"},
+            "GPUsUnhealthy",
+            "1 of 2 nvidia.com/gpu allocatable on Node",
+        ),
+        ("Standard_ND96isr_MI300X_v5", {GPU: "8"}, {}, "DevicePluginNotReady", "0 of 8 amd.com/gpu on Node"),
+    ],
+)
+@pytest.mark.parametrize("requests", [{}, {"nvidia.com/gpu": "1", "amd.com/gpu": "1"}], ids=["size", "request"])
+def test_amounts_on_the_node_tell_what_is_wrong_with_gpus_that_do_not_come(
+    size: str, capacity: Any, allocatable: Any, reason: str, start: str, requests: dict[str, str]
+) -> None:
+    gpus = {names.AMD_GPU if "MI300X" in size else GPU}
+    wanted = {"requests": {resource: amount for resource, amount in requests.items() if resource in gpus}}
+    broken = joined(size=size, since=READY_SINCE, capacity=capacity, allocatable=allocatable)
+    status, told, message = initialized(after_a_while(registered_claim(size=size, resources=wanted), broken))
+    assert (status, told) == ("Unknown", reason)
+    assert message.startswith(start)
+    assert "after 10 min" in message.encode()[:256].decode()
+    assert ("amd-smi" if "MI300X" in size else "nvidia-smi") in message or reason == "GPUsUnhealthy"
+
+
+def test_missing_plugin_is_named_with_where_to_look_within_what_clients_show() -> None:
+    _, _, message = initialized(after_a_while(registered_claim(), joined(gpus=None, since=READY_SINCE)))
+    shown = message.encode()[:256].decode()
+    assert "driver or device plugin is missing" in shown
+    assert "kubectl get pods -A -o wide" in shown
+    assert "nvidia-smi" in shown
+
+
+@pytest.mark.parametrize(
+    ("minutes", "limit", "reason", "again"),
+    [
+        (9, LIMIT, "ResourceNotRegistered", timedelta(minutes=1)),
+        (10, LIMIT, "DevicePluginNotReady", None),
+        (9, timedelta(minutes=9), "DevicePluginNotReady", None),
+        (10_000, None, "ResourceNotRegistered", None),
+    ],
+)
+def test_gpus_are_given_time(minutes: int, limit: timedelta | None, reason: str, again: timedelta | None) -> None:
+    draft = after_a_while(registered_claim(), joined(gpus=None, since=READY_SINCE), minutes=minutes, limit=limit)
+    assert (initialized(draft)[1], draft.again_after) == (reason, again)
+
+
+def test_time_of_gpus_begins_when_the_node_has_registered_where_that_was_later() -> None:
+    late = condition(REGISTERED, "True", REGISTERED, since=READY_SINCE + timedelta(minutes=4))
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED), late]}
+    draft = after_a_while(registered_claim(status=status), joined(gpus=None, since=READY_SINCE))
+    assert (initialized(draft)[1], draft.again_after) == ("ResourceNotRegistered", timedelta(minutes=4))
+
+
+def test_other_missing_resource_comes_before_gpus_that_do_not_come() -> None:
+    claim = registered_claim(resources={"requests": {"nvidia.com/gpu": "1", "example.com/fpga": "1"}})
+    size = Size(name=A100, gpu_count=1)
+    _, reason, message = initialized(after_a_while(claim, joined(gpus=None, since=READY_SINCE), recorded_size=size))
+    assert reason == "ResourceNotRegistered"
+    assert message == 'Resource "example.com/fpga" was requested but not registered'
+
+
+def test_gpus_that_come_late_make_the_claim_initialized_all_the_same() -> None:
+    told = condition(INITIALIZED, "Unknown", "GPUsMissing", "1 of 2")
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED, REGISTERED), told]}
+    assert initialized(after_a_while(registered_claim(status=status), joined(since=READY_SINCE)))[0] == "True"
 
 
 # When it is not the turn of initialization

@@ -11,6 +11,7 @@ from provisioner.apis.conditions import LAUNCHED, REGISTERED
 from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim.agentpool_spec import pool_name, render
 from provisioner.nodeclaim.launch import launch
+from provisioner.nodeclaim.nodeclass import hash_annotations
 from provisioner.nodeclaim.view import CreatePool, DeletePool, Draft, FindInstance, View
 from provisioner.placement.market import OfferKey, Placement, Refusal
 from tests.unit.builders import (
@@ -68,7 +69,11 @@ def test_new_claim_is_marked_before_its_pool_is_asked_for() -> None:
     new = claim()
     draft = after(view(new))
     assert draft.add_finalizer
-    assert draft.annotations == {names.AGENT_POOL_ANNOTATION: NAME, names.INSTANCE_TYPE_ANNOTATION: A100}
+    assert draft.annotations == {
+        names.AGENT_POOL_ANNOTATION: NAME,
+        names.INSTANCE_TYPE_ANNOTATION: A100,
+        **hash_annotations(""),
+    }
     assert draft.labels[names.INSTANCE_TYPE_LABEL] == A100
     assert draft.labels[names.NODECLASS_LABEL] == "default"
     assert not draft.labels.keys() & new.labels.keys()
@@ -103,7 +108,7 @@ def test_recorded_pool_that_is_not_there_is_asked_for_under_its_recorded_name() 
     draft = after(view(recorded_claim(pool="other"), pools=listed(users_pool())))
     assert isinstance(draft.azure, CreatePool)
     assert draft.azure.name == "other"
-    assert (draft.annotations, draft.labels, draft.add_finalizer) == ({}, {}, False)
+    assert (draft.annotations, draft.labels, draft.add_finalizer) == (hash_annotations(""), {}, False)
 
 
 def test_claim_that_has_lost_its_finalizer_gets_it_back_before_a_pool_is_asked_for() -> None:

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from provisioner.apis import names
-from provisioner.apis.conditions import INITIALIZED, LAUNCHED, READY, REGISTERED
+from provisioner.apis.conditions import CONSISTENT_STATE_FOUND, INITIALIZED, LAUNCHED, READY, REGISTERED
+from provisioner.apis.times import format_time
 from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.nodeclass import hash_annotations
 from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Step
 from tests.unit.builders import (
     A100,
+    CREATED,
     GPU_TAINT,
     NAME,
     NOT_READY_TAINT,
@@ -74,7 +77,14 @@ def test_claim_of_kaito_becomes_a_node_and_goes_again() -> None:
 
     world.kubelet_reports()
     world.settle()
-    assert world.take() == (["node", "status"], [("Initialized", "True", "Initialized"), ("Ready", "True", "Ready")])
+    assert world.take() == (
+        ["node", "status"],
+        [
+            ("Initialized", "True", "Initialized"),
+            ("ConsistentStateFound", "True", "ConsistentStateFound"),
+            ("Ready", "True", "Ready"),
+        ],
+    )
 
     world.azure_finishes()
     world.settle()
@@ -237,6 +247,38 @@ def test_claim_of_another_provider_is_left_alone(deleted: Any) -> None:
     assert reconcile(view(other, node(), pools=listed(pool()))) == Step()
 
 
+DONE = (LAUNCHED, REGISTERED, INITIALIZED, CONSISTENT_STATE_FOUND, READY)
+
+
+def observed(step: Step) -> dict[str, tuple[str, int]]:
+    assert step.status is not None
+    return {entry["type"]: (entry["status"], entry["observedGeneration"]) for entry in step.status["conditions"]}
+
+
+def test_every_condition_is_confirmed_at_a_generation_that_rises_after_all_are_true() -> None:
+    status = {"providerID": provider_id(NAME), "nodeName": node().name, "conditions": reached(*DONE)}
+    done = recorded_claim(status=status, generation=2)
+    step = reconcile(view(done, node(owner=done.uid), pools=listed(pool())))
+    assert observed(step) == dict.fromkeys(DONE, ("True", 2))
+    assert step.status is not None
+    assert {entry["lastTransitionTime"] for entry in step.status["conditions"]} == {format_time(CREATED)}
+    assert (step.metadata, step.notices) == (None, ())
+
+
+def test_every_condition_is_of_the_last_generation_once_the_claim_goes() -> None:
+    status = {"providerID": provider_id(NAME), "nodeName": node().name, "conditions": reached(*DONE)}
+    going = recorded_claim(status=status, deleted=NOW)
+    step = reconcile(view(going, node(owner=going.uid), pools=listed(pool(state="Deleting"))))
+    assert observed(step) == dict.fromkeys((*DONE, "InstanceTerminating"), ("True", 2))
+
+
+def test_finalizer_comes_with_the_step_that_asks_azure_for_a_pool() -> None:
+    step = reconcile(view(claim()))
+    assert isinstance(step.azure, CreatePool)
+    assert step.metadata is not None
+    assert step.metadata["finalizers"] == ["karpenter.sh/termination"]
+
+
 def test_claim_that_goes_without_waiting_for_us_is_left_alone() -> None:
     going = claim(deleted=NOW, finalizers=("foregroundDeletion",))
     assert reconcile(view(going, node(), pools=listed(pool(state="Deleting")))) == Step()
@@ -252,7 +294,7 @@ def test_annotation_that_is_there_is_not_written_again() -> None:
     recorded = claim(annotations={names.AGENT_POOL_ANNOTATION: NAME})
     step = reconcile(view(recorded))
     assert step.metadata is not None
-    assert step.metadata["annotations"] == {names.INSTANCE_TYPE_ANNOTATION: A100}
+    assert step.metadata["annotations"] == {names.INSTANCE_TYPE_ANNOTATION: A100, **hash_annotations("")}
 
 
 def test_conditions_of_others_stay() -> None:
@@ -339,6 +381,6 @@ def test_foreign_pool_is_evaded_in_two_steps_and_never_asked_anything() -> None:
     world.pools[NAME] = users_pool()
     world.settle()
     (alternative,) = set(world.pools) - {NAME}
-    assert world.writes == ["metadata", "status", "status", f"create {alternative}"]
+    assert world.writes == ["metadata", "status", "metadata", "status", f"create {alternative}"]
     assert world.pools[NAME] == users_pool()
     assert world.claim.agent_pool == alternative

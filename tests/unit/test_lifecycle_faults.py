@@ -114,6 +114,8 @@ HAPPENINGS: dict[str, Callable[[World], None]] = {
     "node is ready": lambda world: world.kubelet_reports(gpus=None),
     "node has gpus": lambda world: world.kubelet_reports(),
     "node is not ready": lambda world: world.kubelet_reports(ready="False"),
+    "node has lost its gpus": lambda world: world.kubelet_reports(gpus=None),
+    "missing gpus are repaired": lambda world: setattr(world, "repair_missing_gpus", True),
     "node is gone": lambda world: world.nodes.clear(),
     "time passes": World.retry_is_due,
     "minutes pass": lambda world: setattr(world, "now", world.now + timedelta(minutes=6)),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.nodeclaim.nodeclass import ready_status
+from provisioner.nodeclaim.nodeclass import hash_annotations, pool_hash, ready_status
 from tests.unit.builders import NOW, condition
 
 READY_NOW = {
@@ -56,3 +56,59 @@ def test_conditions_of_others_stay() -> None:
 
 def test_class_that_is_being_deleted_is_left_alone() -> None:
     assert ready_status(node_class(deletionTimestamp="2026-11-21T04:34:26Z"), now=NOW) is None
+
+
+def of_spec(spec: Any, **metadata: Any) -> dict[str, Any]:
+    return {**node_class(**metadata), "spec": spec}
+
+
+GOLD = {"subnet": "gpu", "zones": ["1", "2"], "driver": {"install": False, "version": "570"}}
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"zones": ["1", "2"], "driver": {"version": "570", "install": False}, "subnet": "gpu"},
+        GOLD | {"sizePreference": "Listed"},
+        GOLD | {"tags": {}, "image": None, "labels": [], "family": "", "disk": {"kind": None}},
+    ],
+)
+def test_hash_is_the_same_where_nodes_are_made_the_same(same: dict[str, Any]) -> None:
+    assert pool_hash(of_spec(same)) == pool_hash(of_spec(GOLD, generation=7))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        GOLD | {"subnet": "cpu"},
+        GOLD | {"zones": ["1"]},
+        GOLD | {"zones": ["2", "1"]},
+        GOLD | {"driver": {"install": True, "version": "570"}},
+        GOLD | {"a field of a later version": 0},
+        {"subnet": "gpu"},
+        {},
+    ],
+)
+def test_hash_is_another_where_any_field_that_shapes_nodes_is(other: dict[str, Any]) -> None:
+    assert pool_hash(of_spec(other)) != pool_hash(of_spec(GOLD))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [None, of_spec(GOLD, deletionTimestamp="2026-11-21T04:34:24Z"), {"metadata": {"deletionTimestamp": "x"}}],
+)
+def test_class_that_is_not_there_has_no_hash(raw: dict[str, Any] | None) -> None:
+    assert pool_hash(raw) == ""
+
+
+@pytest.mark.parametrize("spec", [{}, None, "text", {"sizePreference": "Price"}])
+def test_class_without_fields_is_as_good_as_none(spec: Any) -> None:
+    assert hash_annotations(pool_hash(of_spec(spec))) == hash_annotations("")
+
+
+def test_hash_is_written_as_karpenters_providers_do() -> None:
+    # Stored on claims: another value would make every node of today look changed.
+    assert hash_annotations(pool_hash(of_spec(GOLD))) == {
+        "kaito.sh/kaitonodeclass-hash": "e8543cb2510a70d9",
+        "kaito.sh/kaitonodeclass-hash-version": "v1",
+    }

@@ -126,13 +126,21 @@ def test_claims_taints_are_appended_and_none_is_lost(on_node: list[Any], written
 
 @pytest.mark.parametrize(
     ("on_claim", "on_node", "synced"),
-    [({}, {}, True), ({}, DO_NOT_SYNC, False), (DO_NOT_SYNC, {}, False), ({}, dict.fromkeys(DO_NOT_SYNC, "no"), True)],
+    [
+        ({}, {}, True),
+        ({}, DO_NOT_SYNC, False),
+        (DO_NOT_SYNC, {}, False),
+        ({}, dict.fromkeys(DO_NOT_SYNC, "false"), True),
+        ({}, dict.fromkeys(DO_NOT_SYNC, "no"), True),
+        (dict.fromkeys(DO_NOT_SYNC, "false"), {}, True),
+    ],
 )
-def test_taints_are_not_synced_where_a_label_forbids_it(
+def test_taints_and_startup_taints_are_not_synced_where_a_label_forbids_it(
     on_claim: dict[str, str], on_node: dict[str, str], synced: bool
 ) -> None:
     joined = node(taints=[UNREGISTERED], labels=on_node)
-    assert patch(after(claimed(labels=on_claim), joined))["spec"] == {"taints": [GPU_TAINT] if synced else []}
+    written = patch(after(claimed(labels=on_claim, startupTaints=[STARTUP]), joined))["spec"]
+    assert written == {"taints": [GPU_TAINT, STARTUP] if synced else []}
 
 
 @pytest.mark.parametrize("field", ["taints", "startupTaints"])
@@ -147,6 +155,12 @@ def test_claim_without_a_readable_spec_still_gets_its_node() -> None:
     draft = after(claimed(taints=[{"effect": "?"}]), node(taints=[UNREGISTERED]))
     assert registered(draft)[0] == "True"
     assert patch(draft)["spec"] == {"taints": []}
+
+
+@pytest.mark.parametrize("on_node", [[GPU_TAINT], []])
+def test_startup_taint_that_was_taken_off_does_not_come_back(on_node: list[Any]) -> None:
+    registered_node = node(owner=UID, taints=on_node, labels={names.REGISTERED_LABEL: "true"})
+    assert after(claimed(REGISTERED, startupTaints=[STARTUP]), registered_node).node_patch is None
 
 
 # Which Node

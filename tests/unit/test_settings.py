@@ -32,6 +32,7 @@ def test_cluster_and_managed_identity_are_enough() -> None:
     assert settings.busy_interval <= settings.idle_interval
     assert settings.wait_for_gpus
     assert (settings.registration_timeout, settings.launch_timeout) == (900, 300)
+    assert (settings.node_repair, settings.gpu_timeout, settings.repair_missing_gpus) == (600, 600, False)
     assert (settings.health_port, settings.metrics_port) == (None, None)
     assert (settings.log_level, settings.log_format) == ("info", "json")
 

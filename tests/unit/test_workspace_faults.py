@@ -106,8 +106,8 @@ async def test_why_there_are_no_nodes_is_told_word_for_word() -> None:
     ("kind", "about", "reason", "said"),
     [
         (CLAIMS, "ResourceReady", "NodeClaimCreationFailed", "denied: no GPUs on Fridays"),
-        (SETS, "InferenceReady", "StatefulSetRefused", "spec.template: Required value"),
-        (SERVICES, "InferenceReady", "ServiceRefused", "spec.template: Required value"),
+        (SETS, "InferenceReady", "WorkloadRejected", "spec.template: Required value"),
+        (SERVICES, "InferenceReady", "WorkloadRejected", "spec.template: Required value"),
     ],
 )
 def test_what_the_api_server_refuses_is_told(kind: str, about: str, reason: str, said: str) -> None:

@@ -256,8 +256,11 @@ def _check_workload(item: Object, old: Object | None) -> Iterator[Cause]:
         yield problems.wrong("spec.selector", spec.get("selector"), "field is immutable")
     if spec.get("volumeClaimTemplates"):
         yield problems.forbidden("spec.volumeClaimTemplates", "no volume is ever made by this control plane")
-    if spec.get("podManagementPolicy", "OrderedReady") != "OrderedReady":
-        yield problems.forbidden("spec.podManagementPolicy", "this control plane makes pods one after the other only")
+    policy = spec.get("podManagementPolicy", "OrderedReady")
+    if policy not in ("OrderedReady", "Parallel"):
+        yield problems.unsupported("spec.podManagementPolicy", policy, ("OrderedReady", "Parallel"))
+    if old is not None and policy != old["spec"].get("podManagementPolicy", "OrderedReady"):
+        yield problems.forbidden("spec", "updates to statefulset spec for podManagementPolicy are forbidden")
 
 
 def _check_unmade(_item: Object, _old: Object | None) -> Iterator[Cause]:

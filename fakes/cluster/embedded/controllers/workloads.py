@@ -151,7 +151,7 @@ class DaemonSets(Workload):
 
 
 class StatefulSets(Workload):
-    """Pods with numbers, one after the other; the highest goes first."""
+    """Pods with numbers, one after the other unless the policy is Parallel; the highest goes first."""
 
     plural, kind = "statefulsets", "StatefulSet"
 
@@ -173,6 +173,9 @@ class StatefulSets(Workload):
         )
 
     def _step(self, item: Object, pods: dict[int, Object]) -> None:
+        if item["spec"]["podManagementPolicy"] == "Parallel":
+            self._leap(item, pods)
+            return None
         for ordinal in range(item["spec"]["replicas"]):
             pod = pods.pop(ordinal, None)
             if pod is None:
@@ -184,6 +187,17 @@ class StatefulSets(Workload):
         if pods:
             return self.delete(pods[max(pods)])
         return self.roll(item, sorted(self.pods(item), key=lambda pod: int(name_of(pod).rpartition("-")[2])))
+
+    def _leap(self, item: Object, pods: dict[int, Object]) -> None:
+        """Make and delete all at once; only an update of what is there goes on one by one."""
+        wanted = item["spec"]["replicas"]
+        for ordinal in range(wanted):
+            if ordinal not in pods:
+                self._create(item, ordinal)
+        for ordinal, pod in pods.items():
+            if ordinal >= wanted or pod[STATUS].get("phase") in FINISHED:
+                self.delete(pod)
+        self.roll(item, sorted(self.pods(item), key=lambda pod: int(name_of(pod).rpartition("-")[2])))
 
     def _create(self, item: Object, ordinal: int) -> None:
         name = f"{name_of(item)}-{ordinal}"
