@@ -143,8 +143,30 @@ class Actuator:
         return True
 
     async def _apply(self, workspace: Workspace, manifest: Manifest) -> bool:
-        """Apply a manifest; returns whether it was taken."""
+        """Apply a manifest; returns whether there is something new to see."""
         name = manifest.body["metadata"]["name"]
+        existing = await self._objects.get(manifest.kind, workspace.namespace, name)
+        if existing is not None and not _is_controlled(existing, by=workspace):
+            # Not to be taken over: it would go with the Workspace.
+            return self._refused(workspace, manifest.kind, name, "there is one that is not of this Workspace")
+        if existing is not None and ANNOTATION not in (existing["metadata"].get("annotations") or {}):
+            if manifest.kind is JOB:
+                return self._refused(workspace, manifest.kind, name, "another controller has made it; delete it first")
+            if manifest.kind is STATEFUL_SET:
+                # KAITO's: its command, probes and volumes would stay beside ours.
+                uid = existing["metadata"]["uid"]
+                await self._delete(
+                    workspace, Doomed(kind=manifest.kind, namespace=workspace.namespace, name=name, uid=uid)
+                )
+                return True
+            # KAITO's too, which has the ports of Ray. Not made anew: it would lose its address.
+            await self._objects.patch(
+                manifest.kind,
+                workspace.namespace,
+                name,
+                {"spec": {"ports": manifest.body["spec"]["ports"]}},
+                resource_version=existing["metadata"]["resourceVersion"],
+            )
         try:
             raw = await self._objects.apply(manifest.kind, manifest.body, manager=MANAGER)
         except (Rejected, Forbidden) as error:
@@ -229,3 +251,8 @@ class Actuator:
         )
         level = logging.WARNING if notice.is_warning else logging.INFO
         _log.log(level, notice.message, extra={"workspace": workspace.key, "reason": notice.reason})
+
+
+def _is_controlled(raw: Mapping[str, Any], *, by: Workspace) -> bool:
+    owners = raw["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("uid") == by.uid for owner in owners)

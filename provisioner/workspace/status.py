@@ -115,8 +115,8 @@ def tell_tuning(
 
 
 def tell_refusal(conditions: Conditions, refusal: Refusal) -> None:
-    """Say what the API server does not take."""
-    message = f"{refusal.kind.kind} {refusal.name} is refused by the API server: {refusal.message}"
+    """Say what could not be made."""
+    message = f"{refusal.kind.kind} {refusal.name}: {refusal.message}"
     if refusal.kind is NODE_CLAIM:
         reason = "NodeClaimCreationFailed"
         conditions.set(NODE_CLAIM_READY, False, reason=reason, message=message)

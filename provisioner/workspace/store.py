@@ -42,7 +42,9 @@ class Store:
     def workload_of(self, workspace: Workspace) -> Workload | None:
         """Return the StatefulSet or Job of the Workspace."""
         table = self.jobs if workspace.tuning is not None else self.stateful_sets
-        return table.items.get(workspace.key)
+        found = table.items.get(workspace.key)
+        # By labels and name alone it may be somebody else's, or an earlier Workspace's of that name.
+        return found if found is not None and found.owner == workspace.uid else None
 
 
 def workspace_of(labels: Mapping[str, str]) -> str:

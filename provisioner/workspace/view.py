@@ -79,13 +79,17 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The StatefulSet or Job as last seen. `digest` is what we applied it with; counts are pods."""
+    """The StatefulSet or Job as last seen.
+
+    `owner` is the UID of what controls it, `digest` what we applied it with; counts are pods.
+    """
 
     kind: Kind
     namespace: str
     name: str
     uid: str
     resource_version: str
+    owner: str
     digest: str
     wanted: int
     ready: int
@@ -126,7 +130,7 @@ class Serving:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """What the API server has refused to make of a Workspace's objects, in its own words."""
+    """Which of a Workspace's objects could not be made, and why: in the API server's own words."""
 
     kind: Kind
     name: str

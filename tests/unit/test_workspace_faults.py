@@ -129,6 +129,57 @@ def test_what_the_api_server_refuses_is_told(kind: str, about: str, reason: str,
     run()
 
 
+@pytest.mark.parametrize(("kind", "name"), [(SERVICES, "chat"), (SETS, "chat"), (SERVICES, "chat-headless")])
+def test_object_of_somebody_else_is_neither_changed_nor_deleted(kind: str, name: str) -> None:
+    @virtual_time
+    async def run() -> None:
+        async with World(0) as world:
+            spec = {"ports": [{"port": 443}], "replicas": 1}
+            # However it is labelled.
+            labels = {"kaito.sh/workspace": "chat", "kaito.sh/workspacenamespace": "ml"}
+            metadata = {"namespace": "ml", "name": name, "labels": labels}
+            foreign = world.api.create(kind, {"metadata": metadata, "spec": spec})
+            world.create()
+            await world.settle(5)
+            told = world.condition("WorkspaceSucceeded")
+            assert told[:2] == ("False", "WorkloadRejected")
+            assert f"{name}: there is one that is not of this Workspace" in told[2]
+            assert world.api.objects[kind][f"ml/{name}"]["spec"] == spec
+            await world.rests()
+            world.delete()
+            await world.settle(5)
+            assert world.workspace is None
+            assert world.api.objects[kind][f"ml/{name}"]["metadata"]["uid"] == foreign["metadata"]["uid"]
+
+    run()
+
+
+@virtual_time
+async def test_what_kaito_has_made_for_the_workspace_is_taken_over() -> None:
+    async with World(0) as world:
+        await world.stop()
+        world.create()
+        assert world.workspace is not None
+        owner = {"uid": world.workspace["metadata"]["uid"], "controller": True}
+        metadata = {
+            "namespace": "ml",
+            "name": "chat",
+            "ownerReferences": [owner],
+            "labels": {"kaito.sh/workspace": "chat"},
+        }
+        ports = [{"port": 80}, {"port": 6379}, {"port": 8265}]
+        service = world.api.create(SERVICES, {"metadata": dict(metadata), "spec": {"ports": ports}})
+        kaitos = world.api.create(SETS, {"metadata": dict(metadata), "spec": {"replicas": 1, "serviceName": "x"}})
+        await world.start()
+        await world.settle(5)
+        ends_ready(world)
+        assert world.api.objects[SETS]["ml/chat"]["metadata"]["uid"] != kaitos["metadata"]["uid"]
+        taken = world.api.objects[SERVICES]["ml/chat"]
+        assert taken["metadata"]["uid"] == service["metadata"]["uid"]
+        assert [port["port"] for port in taken["spec"]["ports"]] == [80]
+        await world.rests()
+
+
 @virtual_time
 async def test_tuning_runs_once() -> None:
     async with World(0) as world:
