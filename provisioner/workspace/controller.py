@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from provisioner.apis import names
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.workspace import Workspace
@@ -187,6 +188,23 @@ class Controller:
         self._actuator.forget_services()
         for key in changed | owners:
             self._add(key)
+        await self._collect()
+
+    async def _collect(self) -> None:
+        """Delete the claims that were made for Workspaces which are no more: somebody has taken their finalizer off."""
+        for claim in list(self._store.claims.items.values()):
+            key, uid = workspace_of(claim.labels), claim.annotations.get(names.WORKSPACE_UID_ANNOTATION)
+            known = self._store.workspaces.items.get(key)
+            if not key or not uid or claim.is_deleting or (known is not None and known.uid == uid):
+                continue
+            # What is here may be behind: nobody deletes a running model's Node for that.
+            namespace, _, name = key.partition("/")
+            raw = await self._objects.get(WORKSPACE, namespace, name)
+            if raw is None or raw["metadata"]["uid"] != uid:
+                await self._objects.delete(NODE_CLAIM, "", claim.name, uid=claim.uid)
+                _log.warning(
+                    "NodeClaim of a Workspace that is gone deleted", extra={"workspace": key, "claim": claim.name}
+                )
 
     # The look
 

@@ -254,6 +254,38 @@ async def test_claim_that_nobody_has_told_of_goes_with_its_workspace() -> None:
         ends_gone(world)
 
 
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_claims_of_a_workspace_whose_finalizer_was_taken_off_go_too(is_made_anew: bool) -> None:
+    @virtual_time
+    async def run() -> None:
+        async with World(0) as world:
+            world.create()
+            # KAITO's, or written by hand: not ours to delete.
+            labels = {"kaito.sh/workspace": "other", "kaito.sh/workspacenamespace": "ml"}
+            await world.settle(5)
+            metadata = {
+                "name": "foreign",
+                "uid": "f",
+                "labels": labels,
+                "annotations": {names.WORKSPACE_UID_ANNOTATION: ""},
+            }
+            world.api.store(CLAIMS, "foreign", {"metadata": metadata, "spec": {}}, "ADDED")
+            old = {claim["metadata"]["uid"] for claim in world.api.alive()}
+            await world.stop()
+            world.api.is_forced = True
+            world.patch({"metadata": {"finalizers": None}})
+            world.delete()
+            if is_made_anew:
+                world.create()
+            await world.start()
+            await world.settle(10)
+            left = {claim["metadata"]["uid"] for claim in world.api.alive()}
+            assert left & old == {"f"}
+            assert len(left) == (2 if is_made_anew else 1)
+
+    run()
+
+
 HAPPENINGS: dict[str, Callable[[World], Any]] = {
     "crash": lambda world: setattr(world.api, "crash_in", 0),
     "crash after a write": lambda world: setattr(world.api, "crash_in", 1),
