@@ -236,6 +236,18 @@ async def test_start_that_fails_halfway_overlooks_nobody() -> None:
 
 
 @virtual_time
+async def test_no_claim_is_made_twice_whose_making_nobody_was_told_of() -> None:
+    async with World(0) as world:
+        world.lags[CLAIMS] = 100.0
+        world.api.loses_answers_about = {CLAIMS}
+        world.create(resource=THREE)
+        await asyncio.sleep(100)
+        assert len(world.api.alive()) == 3
+        await world.settle(5)
+        ends_ready(world, claims=3)
+
+
+@virtual_time
 async def test_claim_that_nobody_has_told_of_goes_with_its_workspace() -> None:
     async with World(0, lag=0.1) as world:
         world.lags[CLAIMS] = 300.0
@@ -348,6 +360,7 @@ def test_workspace_ends_ready_or_gone_whatever_happens_before(seed: int) -> None
     async def run() -> None:
         async with World(seed) as world:
             rng = world.rng
+            world.api.faults, world.lag = rng.choice([0.0, 0.3]), rng.choice([1.0, 20.0])
             world.create(resource=rng.choice([THREE, {"labelSelector": SELECTOR, "instanceType": A100}]))
             for _ in range(rng.randint(3, 25)):
                 await asyncio.sleep(rng.choice([0.1, 1, 5, 40]))
