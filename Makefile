@@ -18,12 +18,16 @@ SPEED ?= 30
 KEEP ?=
 CLUSTER ?= embedded
 
-.PHONY: help demo test lint types layers unit embedded real control-plane lock format clean
+# Processes of `make chaos`.
+JOBS ?= 2
+
+.PHONY: help demo test lint types layers unit embedded real conformance chaos chaos-processes control-plane \
+  karpenter-suite lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(DEMO_READY) ## show a NodeClaim become a GPU node and go away again
+demo: $(DEMO_READY) ## show a Workspace become a served model on a GPU node and go away again
 	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
 
 test: lint types layers unit embedded real ## everything that CI checks
@@ -38,19 +42,31 @@ types: $(READY) ## mypy --strict
 layers: $(READY) ## the layers of the package, by import-linter
 	$(BIN)/lint-imports
 
-unit: $(READY) ## the tests that need nothing but Python, in seconds
-	$(BIN)/pytest -m "not embedded and not real"
+unit: $(READY) ## the tests that need nothing but Python, a thousand simulated histories among them
+	$(BIN)/pytest -m "not embedded and not real" -n 2 --dist worksteal
+
+chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests have the first thousand
+	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),10000) --jobs $(JOBS)
 
 # Tests wait far more than they work, so more of them run side by side than there are cores: each process has a control
 # plane of its own, and of the real one two are as much as a small machine has memory for.
 embedded: $(READY) ## the tests on the control plane in Python
 	$(BIN)/pytest -m embedded -n 3 --dist loadfile
 
-real: $(READY) control-plane ## the tests on the real control plane
+real: $(READY) control-plane karpenter-suite ## the tests on the real control plane
 	$(BIN)/pytest -m real -n 2 --dist loadfile
+
+chaos-processes: $(READY) control-plane ## the controller's process under fire on both; SEED=7 plays one again, SEEDS=1-50 more
+	$(BIN)/pytest tests/chaos/test_processes.py -n 2 -rP
+
+conformance: $(READY) control-plane karpenter-suite ## of those, Karpenter's own tests alone
+	$(BIN)/pytest tests/conformance
 
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only
+
+karpenter-suite: $(READY) ## build Karpenter's own tests once, about four minutes, then cached
+	@$(BIN)/python -m tests.conformance
 
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \

@@ -26,6 +26,8 @@ class ControllerProcess:
         self._log = log
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
+        # How long the log was when it was started last.
+        self._old_log = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -46,6 +48,7 @@ class ControllerProcess:
     async def start(self) -> None:
         """Start it."""
         with self._log.open("ab") as output:
+            self._old_log = output.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "provisioner", self._command),
                 cwd=_ROOT,
@@ -57,7 +60,7 @@ class ControllerProcess:
     async def wait_started(self, *, patience: float = 30.0) -> None:
         """Return once it says in its log that it works. Raises TimeoutError, RuntimeError where it has ended."""
         async with asyncio.timeout(patience):
-            while _STARTED not in self.log_text():
+            while _STARTED.encode() not in self._log.read_bytes()[self._old_log :]:
                 if self.process.returncode is not None:
                     raise RuntimeError(f"the controller has ended with code {self.process.returncode}")
                 await asyncio.sleep(_POLL)

@@ -46,9 +46,11 @@ def _run(settings: ControllerSettings) -> int:
 
     from provisioner import logs
     from provisioner.kube.lease import LeadershipLost
+    from provisioner.malloc import give_back_freed_memory
 
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig
+    give_back_freed_memory()
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     try:
         asyncio.run(_controller(settings))

@@ -27,7 +27,7 @@ BUILD_COMMAND: Final = "python -m fakes.cluster --build-only"
 
 
 class BinariesMissing(RuntimeError):
-    """Programs of the control plane are not there, or cannot be built; the message says which and what to do."""
+    """Programs are not there, or cannot be built; the message says which and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +60,12 @@ class Search:
         return Binaries(**{name.replace("-", "_"): path for name, path in self.found.items()})
 
 
-def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder that all caches of the control plane lie in."""
+def cache_root(environ: Mapping[str, str] = os.environ, *, room: str = "control-plane") -> Path:
+    """Return the folder that all caches of the control plane lie in, or of what else is built here."""
     base = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification has relative paths ignored.
     parent = Path(base) if Path(base).is_absolute() else Path(environ.get("HOME") or Path.home()) / ".cache"
-    return parent / "gpu-provisioner" / "control-plane"
+    return parent / "gpu-provisioner" / room
 
 
 def go_wanted(module: Path = MODULE) -> str:
@@ -82,13 +82,16 @@ def build_flags(module: Path = MODULE) -> tuple[str, ...]:
     return ("-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags", f"-s -w {stamped}")
 
 
-def key(module: Path = MODULE) -> str:
-    """Return the name of the cache folder: another one as soon as anything is another that goes into the build."""
+def key(module: Path = MODULE, *, flags: Iterable[str] | None = None) -> str:
+    """Return the name of the cache folder: another one as soon as anything is another that goes into the build.
+
+    `flags` are the flags of the build, those of the control plane where they are not given.
+    """
     digest = hashlib.sha256()
     for part in (
         (module / "go.mod").read_bytes(),
         (module / "go.sum").read_bytes(),
-        "\0".join(build_flags(module)).encode(),
+        "\0".join(build_flags(module) if flags is None else flags).encode(),
         f"{sys.platform} {platform.machine()}".encode(),
     ):
         digest.update(len(part).to_bytes(8, "big") + part)

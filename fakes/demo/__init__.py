@@ -1,1 +1,1 @@
-"""The main job for a person to see: a NodeClaim becomes a GPU node, and goes away again."""
+"""The main job for a person to see: a Workspace becomes a served model on a GPU node, and goes away again."""

@@ -1,4 +1,4 @@
-"""`python -m fakes.demo`: the whole way of one NodeClaim, on this machine alone."""
+"""`python -m fakes.demo`: the whole way of one Workspace, on this machine alone."""
 
 import argparse
 import asyncio
@@ -7,13 +7,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from fakes.aks import FakeAks, claim_name
+from fakes.aks import FakeAks
 from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster import build
 from fakes.cluster.api import ApiClient
@@ -23,10 +23,14 @@ from fakes.cluster.interface import ControlPlane
 from fakes.cluster.real import ComponentFailed, RealCluster
 from fakes.controller import ControllerProcess
 from fakes.demo.screen import Screen, clock_text
-from fakes.demo.snapshot import Snapshot, read_claim, read_node, read_pool
+from fakes.demo.snapshot import Snapshot, read_claim, read_node, read_pod, read_pool, read_workspace
 
-_CLAIM: Final = Path(__file__).with_name("nodeclaim.yaml")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_EXAMPLE: Final = _ROOT / "docs" / "examples" / "workspace.yaml"
+_WORKSPACES: Final = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 _CLAIMS: Final = "/apis/karpenter.sh/v1/nodeclaims"
+_NODES: Final = "/api/v1/nodes"
+_PODS: Final = "/api/v1/pods?labelSelector=kaito.sh/workspace"
 _POLL: Final = 0.2
 # Simulated seconds in which the ready node is there to be looked at.
 _PAUSE: Final = 60.0
@@ -42,35 +46,36 @@ class DemoFailed(Exception):
 
 
 class Demo:
-    """One run: a fake AKS, the real controller beside it, and one claim."""
+    """One run: a fake AKS, the real controllers beside it, and one Workspace."""
 
-    def __init__(self, aks: FakeAks, controller: ControllerProcess, screen: Screen) -> None:
+    def __init__(self, aks: FakeAks, controllers: Sequence[ControllerProcess], screen: Screen) -> None:
         self._aks = aks
-        self._controller = controller
+        self._controllers = controllers
         self._screen = screen
         self._client: ApiClient = aks.cluster.client()
         self._seen = Snapshot()
         self._written_at = 0.0
 
     async def run(self) -> None:
-        """Write the claim, follow it to Ready, delete it, follow it until nothing is left. Raises DemoFailed."""
-        claim = yaml.safe_load(_CLAIM.read_text())
-        # Another name than that of the file, which is left for whoever goes on by hand.
-        name = claim["metadata"]["name"] = claim_name()
+        """Write the Workspace, follow it to Ready, delete it, follow it until nothing is left. Raises DemoFailed."""
+        workspace = yaml.safe_load(_EXAMPLE.read_text())
+        name = workspace["metadata"]["name"]
         self._written_at = self._aks.azure.clock.now()
-        await asyncio.to_thread(self._client.request, "POST", _CLAIMS, body=claim)
-        await self._follow(lambda now: name in now.claims and now.claims[name].stages["Ready"] == "True")
+        await asyncio.to_thread(self._client.request, "POST", _WORKSPACES, body=workspace)
+        await self._follow(lambda now: name in now.workspaces and now.workspaces[name].state == "Ready")
         ready_at = self._at()
+        endpoint = self._seen.workspaces[name].endpoint
         await self._follow(lambda _: self._at() > ready_at + _PAUSE)
-        await asyncio.to_thread(self._client.request, "DELETE", f"{_CLAIMS}/{name}")
-        await self._follow(lambda now: not (now.claims or now.pools or now.nodes))
+        await asyncio.to_thread(self._client.request, "DELETE", f"{_WORKSPACES}/{name}")
+        await self._follow(lambda now: not (now.workspaces or now.claims or now.pools or now.nodes or now.pods))
         gone_at = self._at()
         self._screen.settle()
         self._screen.say(
-            f"Ready after {clock_text(ready_at)}, gone again after {clock_text(gone_at)} of simulated time."
+            f"Served at {endpoint}/v1 after {clock_text(ready_at)}, gone again after {clock_text(gone_at)} of "
+            "simulated time.\nPods are simulated here, as nodes are: nothing answers at that address."
         )
         calls = ", ".join(f"{number} {call}" for call, number in sorted(Counter(self._calls()).items()))
-        self._screen.say(f"ARM calls of the controller: {calls}.")
+        self._screen.say(f"ARM calls of the controllers: {calls}.")
 
     async def look_on(self) -> None:
         """Show what happens until cancelled."""
@@ -81,21 +86,26 @@ class Demo:
     async def _follow(self, reached: Callable[[Snapshot], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not reached(await self._look()):
-            if self._controller.process.returncode is not None:
-                raise DemoFailed(f"the controller has ended with code {self._controller.process.returncode}")
+            for controller in self._controllers:
+                if controller.process.returncode is not None:
+                    raise DemoFailed(f"a controller has ended with code {controller.process.returncode}")
             if time.monotonic() > deadline:
                 raise DemoFailed("this takes too long")
             await asyncio.sleep(_POLL)
 
     async def _look(self) -> Snapshot:
-        claims, nodes = await asyncio.gather(self._list(_CLAIMS), self._list("/api/v1/nodes"))
+        workspaces, claims, nodes, listed_pods = await asyncio.gather(
+            *map(self._list, (_WORKSPACES, _CLAIMS, _NODES, _PODS))
+        )
         listed = self._aks.pools()
         pools = [pool for pool in listed if pool["properties"]["mode"] != "System"]
         system = {pool["name"] for pool in listed} - {pool["name"] for pool in pools}
         now = Snapshot(
+            workspaces={workspace.name: workspace for workspace in map(read_workspace, workspaces)},
             claims={claim.name: claim for claim in map(read_claim, claims)},
             pools={pool.name: pool for pool in map(read_pool, pools)},
             nodes={node.name: node for node in map(read_node, nodes) if node.pool not in system},
+            pods={pod.name: pod for pod in map(read_pod, listed_pods)},
         )
         self._screen.show(now, at=self._at(), changes=now.changes_since(self._seen), calls=self._calls())
         self._seen = now
@@ -126,16 +136,23 @@ async def main_async(cluster: ControlPlane, *, what: str, speed: float, keep: bo
                 "INVENTORY_IDLE_SECONDS": "5",
                 "LOG_FORMAT": "text",
             }
-            async with ControllerProcess(environment, log=Path(folder) / "controller.log") as controller:
-                await controller.wait_started()
-                screen.say(f"ready after {time.monotonic() - started:.1f} s, with `provisioner run` beside it\n")
-                screen.say("A NodeClaim as KAITO writes it; the minutes are simulated ones:")
-                demo = Demo(aks, controller, screen)
+            # Nothing of Azure for the one of Workspaces: it asks Kubernetes alone.
+            kubernetes = {"KUBECONFIG": environment["KUBECONFIG"], "HF_ENDPOINT": "none", "LOG_FORMAT": "text"}
+            async with (
+                ControllerProcess(environment, log=Path(folder) / "run.log") as claims,
+                ControllerProcess(kubernetes, log=Path(folder) / "workspace.log", command="workspace") as workspaces,
+            ):
+                controllers = (claims, workspaces)
+                await asyncio.gather(*(controller.wait_started() for controller in controllers))
+                took = time.monotonic() - started
+                screen.say(f"ready after {took:.1f} s, with `provisioner run` and `provisioner workspace` beside it\n")
+                screen.say(f"{_EXAMPLE.relative_to(_ROOT)}, a model and nothing else; the minutes are simulated ones:")
+                demo = Demo(aks, controllers, screen)
                 try:
                     await demo.run()
                 except DemoFailed as error:
-                    tail = "\n".join(controller.log_text().splitlines()[-_LOG_LINES:])
-                    screen.say(f"FAILED: {error}. The controller's last words:\n{tail}")
+                    words = [line for each in controllers for line in each.log_text().splitlines()[-_LOG_LINES:]]
+                    screen.say("\n".join([f"FAILED: {error}. The controllers' last words:", *words]))
                     return 1
                 if keep:
                     await _keep(aks, demo, screen)
@@ -151,7 +168,7 @@ async def _keep(aks: FakeAks, demo: Demo, screen: Screen) -> None:
     screen.say(
         f"\nThe cluster is running until Ctrl-C. In another terminal{needed}:\n"
         f"  export KUBECONFIG={aks.cluster.kubeconfig}{path}\n"
-        f"  kubectl apply -f {_CLAIM} && kubectl get nodeclaims -w\n"
+        f"  kubectl apply -f {_EXAMPLE} && kubectl get workspaces -w\n"
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fakes.demo.snapshot import Claim, Snapshot
+from fakes.demo.snapshot import Claim, Model, Snapshot
 
 _MARKS: Final = {"True": ("yes", "green"), "False": ("no", "red"), "Unknown": ("...", "yellow"), "": ("", "")}
 _RECENT_CALLS: Final = 6
@@ -21,7 +21,7 @@ def clock_text(seconds: float) -> str:
 
 
 class Screen:
-    """Where the demo shows itself; use as `with`. Times are simulated seconds since the claim was written."""
+    """Where the demo shows itself; use as `with`. Times are simulated seconds since the Workspace was written."""
 
     def __init__(self, *, speed: float) -> None:
         self._console = Console(highlight=False)
@@ -62,6 +62,9 @@ class Screen:
 
     def _tables(self, snapshot: Snapshot, *, at: float, calls: Sequence[str]) -> RenderableType:
         title = f"simulated time {clock_text(at)} ({self._speed:g} times as fast as real)"
+        workspaces = _table("Workspaces", "name", "claims", "nodes", "inference", "ready", "waits for", "endpoint")
+        for workspace in snapshot.workspaces.values():
+            workspaces.add_row(*_workspace_row(workspace))
         claims = _table("NodeClaims", "name", "launched", "registered", "initialized", "ready", "waits for")
         for claim in snapshot.claims.values():
             claims.add_row(claim.name, *map(_mark, claim.stages.values()), _waits_for(claim))
@@ -71,11 +74,14 @@ class Screen:
         nodes = _table("Nodes", "name", "agent pool", "status", "GPUs")
         for node in snapshot.nodes.values():
             nodes.add_row(node.name, node.pool, node.ready, node.gpus)
+        pods = _table("Pods (simulated)", "name", "node", "status")
+        for pod in snapshot.pods.values():
+            pods.add_row(pod.name, pod.node, pod.state)
         counts = Counter(calls)
-        arm = _table("ARM calls of the controller", "call", "times")
+        arm = _table("ARM calls of the controllers", "call", "times")
         for call, number in counts.most_common(_RECENT_CALLS):
             arm.add_row(call, str(number))
-        return Group(Text(title, style="bold"), claims, pools, nodes, arm)
+        return Group(Text(title, style="bold"), workspaces, claims, pools, nodes, pods, arm)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -88,6 +94,14 @@ def _table(title: str, *columns: str) -> Table:
 def _mark(status: str) -> Text:
     text, style = _MARKS.get(status, (status, ""))
     return Text(text, style=style)
+
+
+def _workspace_row(workspace: Model) -> list[str | Text]:
+    shown = ("NodeClaimReady", "NodesReady", "InferenceReady", "WorkspaceSucceeded")
+    waits = "its claims, pools and Nodes to go" if workspace.deleting else workspace.reason
+    # Where nothing answers yet is of no use to anybody.
+    endpoint = workspace.endpoint if workspace.conditions["WorkspaceSucceeded"] == "True" else ""
+    return [workspace.name, *(_mark(workspace.conditions[kind]) for kind in shown), waits, endpoint]
 
 
 def _waits_for(claim: Claim) -> Text:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from provisioner.apis.sharing import shared_text
 from provisioner.apis.times import format_time, parse_time
 
 Status = Literal["True", "False", "Unknown"]
@@ -18,7 +19,11 @@ READY: Final = "Ready"
 LAUNCHED: Final = "Launched"
 REGISTERED: Final = "Registered"
 INITIALIZED: Final = "Initialized"
+DRAINED: Final = "Drained"
+VOLUMES_DETACHED: Final = "VolumesDetached"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
+# Set by whoever deletes a claim for a reason of its own; the reason is what Events about its pods tell.
+DISRUPTION_REASON: Final = "DisruptionReason"
 DRIFTED: Final = "Drifted"
 CONSISTENT_STATE_FOUND: Final = "ConsistentStateFound"
 DEPENDENTS: Final = (LAUNCHED, REGISTERED, INITIALIZED)
@@ -29,7 +34,7 @@ AWAITING_MESSAGE: Final = "object is awaiting reconciliation"
 MAX_MESSAGE: Final = 2048
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
     """One entry of `status.conditions`."""
 
@@ -63,10 +68,10 @@ def parse_conditions(raw: object, *, fallback: datetime) -> tuple[Condition, ...
         generation = item.get("observedGeneration")
         result.append(
             Condition(
-                type=item["type"],
+                type=shared_text(item["type"]),
                 status=item["status"],
-                reason=str(item.get("reason") or ""),
-                message=str(item.get("message") or ""),
+                reason=shared_text(str(item.get("reason") or "")),
+                message=shared_text(str(item.get("message") or "")),
                 last_transition=parse_time(item.get("lastTransitionTime")) or fallback,
                 observed_generation=generation if isinstance(generation, int) else 0,
             )

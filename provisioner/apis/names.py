@@ -53,7 +53,6 @@ WORKSPACE_API_VERSION: Final = f"{KAITO_GROUP}/{WORKSPACE_VERSION}"
 WORKSPACE_FINALIZER: Final = "workspace.finalizer.kaito.sh"
 WORKSPACE_NAMESPACE_LABEL: Final = "kaito.sh/workspacenamespace"
 ENABLE_LOAD_BALANCER_ANNOTATION: Final = "kaito.sh/enablelb"
-BYPASS_CHECKS_ANNOTATION: Final = "kaito.sh/bypass-resource-checks"
 NODE_CLASS_NAME_ANNOTATION: Final = "kaito.sh/node-class-name"
 # On a NodeClaim that a Workspace has made: which Workspace, for one of the same name is another.
 WORKSPACE_UID_ANNOTATION: Final = "gpu-provisioner.kaito.sh/workspace-uid"

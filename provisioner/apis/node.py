@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from provisioner.apis import names
 from provisioner.apis.quantity import parse_quantity
+from provisioner.apis.sharing import shared_texts
 from provisioner.apis.taints import Taint
 from provisioner.apis.times import parse_time
 
@@ -34,7 +35,7 @@ class NodeCondition:
     since: datetime | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """A Node as last seen."""
 
@@ -93,16 +94,16 @@ def parse_node(raw: Mapping[str, Any]) -> Node:
         resource_version=str(metadata.get("resourceVersion", "")),
         created=parse_time(metadata.get("creationTimestamp")) or _EPOCH,
         is_deleting="deletionTimestamp" in metadata,
-        labels=dict(metadata.get("labels") or {}),
-        annotations=dict(metadata.get("annotations") or {}),
+        labels=shared_texts(metadata.get("labels") or {}),
+        annotations=shared_texts(metadata.get("annotations") or {}),
         finalizers=tuple(metadata.get("finalizers") or ()),
         owner_uids=tuple(str(owner.get("uid", "")) for owner in metadata.get("ownerReferences") or ()),
         taints=tuple(taint for taint in map(_parse_taint, spec.get("taints") or ()) if taint),
         raw_taints=tuple(spec.get("taints") or ()),
         provider_id=spec.get("providerID") or "",
         conditions=tuple(_parse_conditions(status.get("conditions") or ())),
-        capacity=dict(status.get("capacity") or {}),
-        allocatable=dict(status.get("allocatable") or {}),
+        capacity=shared_texts(status.get("capacity") or {}),
+        allocatable=shared_texts(status.get("allocatable") or {}),
     )
 
 

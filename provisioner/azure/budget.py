@@ -222,15 +222,20 @@ class Budget:
         by_azure = lane.closed_until > now
         lane.waiting = {other: moment for other, moment in lane.waiting.items() if moment > now}
         if path not in lane.waiting:
-            others = [other.bucket for other in self._groups[lane.group].lanes if other is not lane]
-            # One that is full gives what it gains to this one.
-            rate = lane.bucket.refill + sum(bucket.refill for bucket in others if bucket.is_full)
+            rate = lane.bucket.refill + self._spare(lane)
             moment = max(lane.closed_until, now + max(1.0 - lane.bucket.tokens, 0.0) / rate)
             if lane.waiting:
                 moment = max(moment, max(lane.waiting.values()) + 1.0 / rate)
             lane.waiting[path] = moment
         longest = max(lane.closed_until - now, _LONGEST_WAIT)
         return Wait(seconds=min(lane.waiting[path] - now, longest), by_azure=by_azure or lane.interval is not None)
+
+    def _spare(self, lane: _Lane) -> float:
+        """Return what the lane gains a second of those of its group that are full: all where it is next, else none."""
+        lanes = self._groups[lane.group].lanes
+        is_next = all(other.bucket.is_full for other in lanes[: lanes.index(lane)])
+        full = [other for other in lanes if other is not lane and other.bucket.is_full]
+        return sum(other.bucket.refill for other in full) if is_next else 0.0
 
     def _close(self, lanes: Iterable[_Lane], now: float, seconds: float) -> None:
         for lane in lanes:

@@ -84,6 +84,7 @@ class Inventory:
         self._jitter = jitter
         self._listed: Mapping[str, AgentPool] = {}
         self._listed_at: float | None = None
+        self._began_at = clock()
         self._notes: dict[str, _Note] = {}
         # What the two come to: kept up to date, because every look at a claim reads it.
         self._known = PoolIndex()
@@ -125,6 +126,14 @@ class Inventory:
         return self._listed_at
 
     @property
+    def is_settled(self) -> bool:
+        """Tell whether a LIST has begun late enough to show what was asked for before this inventory was made.
+
+        By a run of the controller that was killed: of its requests there are no notes.
+        """
+        return self._listed_at is not None and self._listed_at >= self._began_at + self._settle
+
+    @property
     def failure(self) -> Failure | None:
         """Return why the last LIST failed, None where it did not."""
         return self._failure
@@ -142,8 +151,14 @@ class Inventory:
         """Show a pool whose DELETE was accepted as Deleting, although the last LIST does not."""
         state = self._state(name)
         if isinstance(state, AgentPool):
-            # No settling here: from now on absence is what is expected.
-            self._note(name, pool=replace(state, state="Deleting"), settle=0.0)
+            # No settling of its own: from now on absence is what is expected. But a LIST that may still miss the pool's
+            # creation says nothing about its end.
+            old = self._notes.get(name)
+            self._note(
+                name,
+                pool=replace(state, state="Deleting"),
+                settle=max(old.settled_at - self._clock(), 0.0) if old else 0.0,
+            )
         else:
             self.note_doubtful(name)
 
@@ -230,11 +245,14 @@ class Inventory:
         listed = {pool.name: pool for pool in pools}
         names = {*listed, *self._listed, *self._notes, *self._asked}
         before = {name: self._state(name) for name in names}
-        self._notes = {
-            name: note
-            for name, note in self._notes.items()
-            if note.order > order or (name not in listed and started < note.settled_at)
-        }
+        notes = {}
+        for name, note in self._notes.items():
+            if note.order > order:
+                notes[name] = note
+            elif started < note.settled_at:
+                # Another replica may be behind the one that has shown the pool: until then no absence is believed.
+                notes[name] = replace(note, order=order, pool=listed[name]) if name in listed else note
+        self._notes = notes
         self._listed = listed
         self._listed_at = started
         self._known = PoolIndex(listed.values())

@@ -47,6 +47,9 @@ __all__ = ["ArmResponse", "AzureSession", "AzureTarget", "CallRecord", "Credenti
 
 # Seconds to connect. The time for a whole call is the caller's to say.
 CONNECT_TIMEOUT: Final = 10.0
+# Connections to ARM and Entra at a time, beyond which calls wait: each costs 300 KiB that never come back, see
+# kube/access.py. AKS takes seconds for a PUT, and its limits let us send eight of them a second for long.
+CONNECTIONS: Final = 32
 # A list that has more pages than that does not end.
 MAX_PAGES: Final = 200
 # Characters. Longer bodies are parsed in a thread: 1,500 VM sizes are 5 MB and 60 ms.
@@ -146,7 +149,7 @@ class AzureSession:
             # each request as soon as a CA is given, and with it a new connection.
             http = await stack.enter_async_context(
                 aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()),
+                    connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(), limit=CONNECTIONS),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
                     trust_env=True,

@@ -4,8 +4,9 @@ import argparse
 import re
 from typing import Any, Final
 
-from provisioner.commands.inputs import AZURE, PLAN, STATUS
-from provisioner.settings import Settings, flag_of, source_of
+from provisioner.commands.inputs import AZURE, HUB, PLAN, STATUS
+from provisioner.settings import ControllerSettings, Settings, flag_of, source_of
+from provisioner.workspace.settings import WorkspaceSettings
 
 # As in provisioner.commands.output, which is not needed to parse.
 _FORMATS: Final = ("table", "json", "yaml")
@@ -38,18 +39,22 @@ Needs Microsoft.Compute/locations/usages/read, Microsoft.Compute/skus/read and
 Microsoft.ContainerService/managedClusters/read."""
 
 _PLAN: Final = f"""examples:
-  provisioner plan -f claim.yaml
-  provisioner plan -f workspace.yaml --why all             why each other size is not taken
+  provisioner plan -f workspace.yaml                       its model, layout, nodes and NodeClaims
+  provisioner plan -f claim.yaml --why all                 why each other size is not taken
   kubectl get nodeclaims -o yaml | provisioner plan -f -   as if all of them were new
   provisioner plan -f claims.yaml -o json --show-body
 
 {_EXIT_CODES}
-  3  something cannot be had now: quota, a restriction, the limit of agent pools
+  3  something cannot be had now: quota, a restriction, the limit of agent pools, a model that is not looked up
   4  something is refused, and always will be as it is written
 
 Files may hold several documents, and lists. What the first claim takes, the second does not get. KaitoNodeClasses in
 the files count before those in the cluster; Kubernetes is asked for them, and for Nodes that have joined, where it can
-be reached. Nothing is created. What Azure has no capacity for is found by asking alone, so a plan cannot know it."""
+be reached. Nothing is created. What Azure has no capacity for is found by asking alone, so a plan cannot know it.
+
+A Workspace is planned as `provisioner workspace` would serve a new one: what is wrong with it is told as its conditions
+would. ConfigMaps that it names are read from the files. Models that are no presets are looked up on the Hugging Face
+Hub, with HF_TOKEN where that is set."""
 
 _STATUS: Final = f"""examples:
   provisioner status
@@ -104,7 +109,11 @@ def _add_quota(commands: Any) -> None:
 
 def _add_plan(commands: Any) -> None:
     parser = _parser(
-        commands, "plan", "show what claims would become, and what they cost", usage="-f FILE [options]", epilog=_PLAN
+        commands,
+        "plan",
+        "show what Workspaces and claims would become, and what they cost",
+        usage="-f FILE [options]",
+        epilog=_PLAN,
     )
     parser.add_argument(
         "-f", "--file", dest="files", metavar="FILE", action="append", required=True, help="YAML or JSON; - is stdin"
@@ -115,9 +124,19 @@ def _add_plan(commands: Any) -> None:
         default="fitting",
         help="which sizes that are not offered to explain: those that would do (default), all, or none",
     )
-    parser.add_argument("--show-body", action="store_true", help="show the agent pool that Azure would be asked for")
+    parser.add_argument(
+        "--show-body",
+        action="store_true",
+        help="show the NodeClaims of Workspaces, and the agent pools that Azure would be asked for",
+    )
+    parser.add_argument(
+        "--no-lookup",
+        dest="lookup",
+        action="store_false",
+        help="do not ask the Hugging Face Hub; Workspaces of models that are no presets are not planned then",
+    )
     _add_output(parser)
-    _add_settings(parser, PLAN)
+    _add_to(_add_settings(parser, PLAN), HUB, kind=WorkspaceSettings)
 
 
 def _add_status(commands: Any) -> None:
@@ -159,10 +178,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=_FORMATS, default="table", help="default table")
 
 
-def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
-    group = parser.add_argument_group("settings", "As of `provisioner run`: a flag, else an environment variable.")
+def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("settings", "As of the controllers: a flag, else an environment variable.")
+    _add_to(group, names, kind=Settings)
+    return group
+
+
+def _add_to(group: argparse._ArgumentGroup, names: tuple[str, ...], *, kind: type[ControllerSettings]) -> None:
     for name in names:
-        source = source_of(Settings.model_fields[name])
+        source = source_of(kind.model_fields[name])
         text = f"{source.help} [{', '.join(source.env)}]"
         group.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
 

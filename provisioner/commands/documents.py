@@ -9,38 +9,56 @@ import yaml
 
 from provisioner.apis import names
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.apis.workspace import Workspace, parse_workspace
 from provisioner.commands.exits import Trouble
 from provisioner.commands.text import clean, cut
 
 STDIN: Final = "-"
-_WORKSPACE: Final = "Workspace"
 _WORKSPACE_VERSIONS: Final = tuple(f"{names.KAITO_GROUP}/{version}" for version in ("v1alpha1", "v1beta1"))
 # An AKS cluster has 100 agent pools at most unless Azure has raised that, and a claim is one.
 _MAX_COUNT: Final = 1000
 # Characters; all that a Kubernetes cluster would take in one request is 3 MiB.
 _MAX_FILE: Final = 16 << 20
 
+# Where kubectl puts what names none, unless a context says otherwise.
+_DEFAULT_NAMESPACE: Final = "default"
 # The UID is the API server's to give.
 _NO_UID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """One claim to plan for. `is_named` is False where its name is made up when it is created."""
+    """One claim to plan for. `is_named` is False where its name is made up when it is created.
+
+    `workspace` is that by which it is written, empty where it is in a file itself.
+    """
 
     label: str
     source: str
-    kind: str
     claim: NodeClaim
     is_named: bool = True
+    workspace: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceWish:
+    """One Workspace to plan for: how many claims it gets, and of which size, follows from its model."""
+
+    label: str
+    source: str
+    workspace: Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """What the files hold. `node_classes` are raw, by name; `notes` say what was passed over."""
+    """What the files hold. `node_classes` are raw, by name; `notes` say what was passed over.
 
-    wishes: tuple[Wish, ...]
+    `configs` are the data of ConfigMaps by namespace and name.
+    """
+
+    wishes: tuple[Wish | WorkspaceWish, ...]
     node_classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -48,28 +66,24 @@ class _Read:
     """Files being read."""
 
     def __init__(self) -> None:
-        self.wishes: list[Wish] = []
+        self.wishes: list[Wish | WorkspaceWish] = []
         self.node_classes: dict[str, Mapping[str, Any]] = {}
+        self.configs: dict[tuple[str, str], Mapping[str, str]] = {}
         self.notes: list[str] = []
 
     def take(self, raw: Mapping[str, Any], *, source: str) -> None:
         version, kind = _string(raw.get("apiVersion")), _string(raw.get("kind"))
         if (version, kind) == (names.NODECLAIM_API_VERSION, names.NODECLAIM_KIND):
             self.wishes.append(_claim(raw, source=source))
-        elif kind == _WORKSPACE and version in _WORKSPACE_VERSIONS:
-            self.wishes += _workspace(raw, source=source)
-            self._note_storage(raw, source=source)
+        elif kind == names.WORKSPACE_KIND and version in _WORKSPACE_VERSIONS:
+            self.wishes.append(_workspace(raw, source=source))
         elif (version.partition("/")[0], kind) == (names.KAITO_GROUP, names.NODECLASS_KIND):
             self.node_classes[_name(raw, source=source)] = raw
+        elif (version, kind) == ("v1", "ConfigMap"):
+            self.configs[_namespace(raw), _name(raw, source=source)] = _texts(raw.get("data"))
         else:
             what = cut(clean(f"{version} {kind}"), 80) or "without apiVersion and kind"
             self.notes.append(f"{source}: an object {what} is passed over; NodeClaims and Workspaces are planned.")
-
-    def _note_storage(self, raw: Mapping[str, Any], *, source: str) -> None:
-        self.notes.append(
-            f"{source}: Workspace {_name(raw, source=source)}: KAITO names its claims itself and asks for an OS disk "
-            "as large as the model needs; vLLM presets get as many nodes as KAITO reckons, whatever resource.count is."
-        )
 
 
 def read_files(paths: Sequence[str], *, stdin: TextIO) -> Documents:
@@ -85,7 +99,12 @@ def read_files(paths: Sequence[str], *, stdin: TextIO) -> Documents:
             f"{', '.join(paths)}: no NodeClaim ({names.NODECLAIM_API_VERSION}) and no Workspace "
             f"({' or '.join(_WORKSPACE_VERSIONS)}) in there."
         )
-    return Documents(wishes=tuple(read.wishes), node_classes=read.node_classes, notes=tuple(dict.fromkeys(read.notes)))
+    return Documents(
+        wishes=tuple(read.wishes),
+        node_classes=read.node_classes,
+        configs=read.configs,
+        notes=tuple(dict.fromkeys(read.notes)),
+    )
 
 
 def _text(path: str, *, stdin: TextIO) -> str:
@@ -158,13 +177,13 @@ def _claim(raw: Mapping[str, Any], *, source: str) -> Wish:
     return Wish(
         label=name,
         source=source,
-        kind=names.NODECLAIM_KIND,
-        claim=_parsed({**raw, "metadata": {**_metadata(raw), "name": name}}, source=source),
+        claim=as_new({**raw, "metadata": {**_metadata(raw), "name": name}}, source=source),
         is_named=is_named,
     )
 
 
-def _parsed(raw: Mapping[str, Any], *, source: str) -> NodeClaim:
+def as_new(raw: Mapping[str, Any], *, source: str) -> NodeClaim:
+    """Return a claim as it is before anybody has looked at it. Raises Trouble."""
     # Of a claim that was read out of a cluster, too, it is planned what a new one would get.
     metadata = {
         key: value for key, value in raw["metadata"].items() if key in ("name", "labels", "annotations", "finalizers")
@@ -175,60 +194,32 @@ def _parsed(raw: Mapping[str, Any], *, source: str) -> NodeClaim:
         raise Trouble(f"{source}: {clean(raw['metadata']['name'])} cannot be read: {error}") from error
 
 
-def _workspace(raw: Mapping[str, Any], *, source: str) -> list[Wish]:
-    """Return the claims that KAITO writes for a Workspace, but for what depends on the model."""
+def _workspace(raw: Mapping[str, Any], *, source: str) -> WorkspaceWish:
+    """Return the Workspace as a new one: of one that was read out of a cluster nothing that was decided counts."""
     name = _name(raw, source=source)
     resource = raw.get("resource")
     if not isinstance(resource, dict):
         raise Trouble(f"{source}: Workspace {name} has no resource.")
-    size = resource.get("instanceType")
-    if not isinstance(size, str) or not size.strip():
-        raise Trouble(
-            f"{source}: Workspace {name} names no resource.instanceType: only named sizes can be planned. Write one, "
-            "or plan a NodeClaim with the requirements that you have."
-        )
     count = resource.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MAX_COUNT:
         shown = f", not {count}" if isinstance(count, int | float | str) else ""
         raise Trouble(f"{source}: Workspace {name}: resource.count must be 1 to {_MAX_COUNT}{shown}.")
-    selector = resource.get("labelSelector")
-    labels = selector.get("matchLabels") if isinstance(selector, dict) else None
-    namespace = _metadata(raw).get("namespace")
-    claim = {
-        "metadata": {
-            "name": name,
-            "labels": {
-                names.NODEPOOL_LABEL: "kaito",
-                **(labels if isinstance(labels, dict) else {}),
-                names.WORKSPACE_LABEL: name,
-                "kaito.sh/workspacenamespace": namespace if isinstance(namespace, str) else "default",
-            },
-            "annotations": _image_family(raw),
-        },
-        "spec": {
-            "nodeClassRef": {"group": names.KAITO_GROUP, "kind": names.NODECLASS_KIND, "name": "default"},
-            "requirements": [
-                {"key": names.INSTANCE_TYPE_LABEL, "operator": "In", "values": [size]},
-                {"key": names.OS_LABEL, "operator": "In", "values": ["linux"]},
-                {"key": names.SKU_NAME_LABEL, "operator": "In", "values": [size]},
-            ],
-            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
-        },
+    metadata = {
+        "name": name,
+        "namespace": _namespace(raw),
+        "uid": _NO_UID,
+        **{key: _texts(_metadata(raw).get(key)) for key in ("labels", "annotations")},
     }
-    parsed = _parsed(claim, source=source)
-    return [
-        Wish(
-            label=name if count == 1 else f"{name} {number}/{count}",
-            source=source,
-            kind=_WORKSPACE,
-            claim=parsed,
-            is_named=False,
-        )
-        for number in range(1, count + 1)
-    ]
+    spec = {part: raw[part] for part in ("resource", "inference", "tuning") if part in raw}
+    return WorkspaceWish(label=name, source=source, workspace=parse_workspace({"metadata": metadata, **spec}))
 
 
-def _image_family(raw: Mapping[str, Any]) -> dict[str, str]:
-    annotations = _metadata(raw).get("annotations")
-    family = annotations.get(names.NODE_IMAGE_FAMILY_ANNOTATION) if isinstance(annotations, dict) else None
-    return {names.NODE_IMAGE_FAMILY_ANNOTATION: family} if isinstance(family, str) else {}
+def _namespace(raw: Mapping[str, Any]) -> str:
+    return _string(_metadata(raw).get("namespace")) or _DEFAULT_NAMESPACE
+
+
+def _texts(value: object) -> dict[str, str]:
+    # What is no text is left out, and not made one: see _string.
+    return (
+        {key: text for key, text in value.items() if _string(key) and _string(text)} if isinstance(value, dict) else {}
+    )

@@ -10,12 +10,14 @@ from typing import Any, Final
 from provisioner.apis import names
 from provisioner.apis.agentpool import pool_of_provider_id
 from provisioner.apis.conditions import (
+    DRAINED,
     DRIFTED,
     INITIALIZED,
     INSTANCE_TERMINATING,
     LAUNCHED,
     READY,
     REGISTERED,
+    VOLUMES_DETACHED,
     Condition,
 )
 from provisioner.apis.nodeclaim import NodeClaim
@@ -102,7 +104,9 @@ def claim_status(claim: NodeClaim) -> ClaimStatus:
 def _phase(claim: NodeClaim, by_type: Mapping[str, Condition]) -> tuple[Phase, datetime, Condition | None]:
     """Return the phase, since when, and the condition that tells of it."""
     if claim.deleted is not None:
-        return Phase.TERMINATING, claim.deleted, by_type.get(INSTANCE_TERMINATING)
+        waits = (by_type.get(kind) for kind in (DRAINED, VOLUMES_DETACHED))
+        draining = next((condition for condition in waits if condition and condition.status == "Unknown"), None)
+        return Phase.TERMINATING, claim.deleted, draining or by_type.get(INSTANCE_TERMINATING)
     for kind, phase in _STAGES:
         condition = by_type.get(kind)
         if condition is None:

@@ -5,10 +5,12 @@ from typing import Any, Final
 
 import yaml
 
+from provisioner.apis import names
 from provisioner.apis.times import format_time
 from provisioner.commands.planning import Outcome, Plan, Planned, QuotaChange
 from provisioner.commands.room import title
 from provisioner.commands.text import clean, fields, money, table
+from provisioner.commands.workspace_report import workspace_dict, workspace_lines
 from provisioner.placement.market import LeftOut, Offer
 
 # Of the offers that come after the first.
@@ -21,10 +23,13 @@ _OUTCOMES: Final = {
 
 
 def plan_lines(plan: Plan, *, why: str, show_body: bool) -> list[str]:
-    """Return the plan for people: each claim, then all together. `why` is fitting, all or none."""
+    """Return the plan for people: each Workspace and claim, then all together. `why` is fitting, all or none."""
     lines: list[str] = []
-    for planned in plan.claims:
-        lines += [*_claim_lines(planned, why=why, show_body=show_body), ""]
+    for part in plan.parts:
+        if part.workspace is not None:
+            lines += [*workspace_lines(part.workspace, show_body=show_body), ""]
+        for planned in part.claims:
+            lines += [*_claim_lines(planned, why=why, show_body=show_body), ""]
     if len(plan.claims) > 1:
         lines += [*_summary_table(plan), ""]
     if plan.quotas:
@@ -35,7 +40,8 @@ def plan_lines(plan: Plan, *, why: str, show_body: bool) -> list[str]:
 
 def _claim_lines(planned: Planned, *, why: str, show_body: bool) -> Iterator[str]:
     wish = planned.wish
-    yield clean(f"{wish.kind} {wish.label} ({wish.source}): {_OUTCOMES[planned.outcome]}")
+    source = f"of Workspace {wish.workspace}" if wish.workspace else wish.source
+    yield clean(f"{names.NODECLAIM_KIND} {wish.label} ({source}): {_OUTCOMES[planned.outcome]}")
     rows: list[tuple[str, str]] = []
     if planned.offer is not None:
         rows.append(("agent pool", planned.pool or "named when the claim is"))
@@ -121,13 +127,21 @@ def _quota_table(quotas: Sequence[QuotaChange]) -> list[str]:
 def _conclusion(plan: Plan) -> str:
     created = sum(planned.offer is not None for planned in plan.claims)
     unknown = f" and {plan.unpriced} of unknown price" if plan.unpriced else ""
-    return f"{created} of {len(plan.claims)} would be created: {money(plan.price)} $/h{unknown}."
+    unserved = sum(served.problem is not None for served in plan.workspaces)
+    told = (
+        [f"{created} of {len(plan.claims)} would be created: {money(plan.price)} $/h{unknown}."] if plan.claims else []
+    )
+    if unserved:
+        told.append(f"{unserved} of {len(plan.workspaces)} Workspaces cannot be served.")
+    # Brought Nodes may do for all of them.
+    return " ".join(told) or "No NodeClaim would be created."
 
 
 def plan_document(plan: Plan, *, location: str, why: str, show_body: bool) -> dict[str, Any]:
     """Return the plan for scripts; what is not known is null."""
     return {
         "region": location,
+        "workspaces": [workspace_dict(served, show_body=show_body) for served in plan.workspaces],
         "claims": [_claim_dict(planned, why=why, show_body=show_body) for planned in plan.claims],
         "quotas": [
             {
@@ -151,7 +165,8 @@ def _claim_dict(planned: Planned, *, why: str, show_body: bool) -> dict[str, Any
     placement = planned.placement
     result: dict[str, Any] = {
         "name": planned.wish.label,
-        "kind": planned.wish.kind,
+        "kind": names.NODECLAIM_KIND,
+        "workspace": planned.wish.workspace or None,
         "source": planned.wish.source,
         "outcome": planned.outcome.value,
         "agentPool": planned.pool or None,

@@ -14,6 +14,7 @@ from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.quota import REGIONAL_USAGE, SPOT_USAGE, Usage
 from provisioner.commands.documents import Wish
 from provisioner.commands.exits import Exit
+from provisioner.commands.workspaces import Served
 from provisioner.nodeclaim.agentpool_spec import check, pool_name, render
 from provisioner.nodeclaim.nodeclass import ClassProblem
 from provisioner.placement.market import Market, Offer, Placement, Preference
@@ -92,30 +93,60 @@ class QuotaChange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The plan for all claims together. `unpriced` of those that are created have no known price."""
+class Part:
+    """A Workspace with its claims, or a claim by itself."""
 
     claims: tuple[Planned, ...]
+    workspace: Served | None = None
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return what becomes of the claims, and of a Workspace that gets none because something is wrong."""
+        if self.workspace is not None and self.workspace.problem is not None:
+            return (Outcome.UNAVAILABLE if self.workspace.may_pass else Outcome.REFUSED,)
+        return tuple(planned.outcome for planned in self.claims)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The plan for everything together. `unpriced` of the claims that are created have no known price."""
+
+    parts: tuple[Part, ...]
     quotas: tuple[QuotaChange, ...]
     price: Decimal
     unpriced: int
 
     @property
+    def claims(self) -> tuple[Planned, ...]:
+        """Return all claims in their order."""
+        return tuple(planned for part in self.parts for planned in part.claims)
+
+    @property
+    def workspaces(self) -> tuple[Served, ...]:
+        """Return all Workspaces in their order."""
+        return tuple(part.workspace for part in self.parts if part.workspace is not None)
+
+    @property
     def exit_code(self) -> Exit:
-        """Return the worst of what becomes of the claims."""
-        outcomes = {planned.outcome for planned in self.claims}
+        """Return the worst of what becomes of them."""
+        outcomes = {outcome for part in self.parts for outcome in part.outcomes}
         if Outcome.REFUSED in outcomes:
             return Exit.REFUSED
         return Exit.NOT_NOW if Outcome.UNAVAILABLE in outcomes else Exit.DONE
 
 
-def make_plan(wishes: Sequence[Wish], *, situation: Situation) -> Plan:
+def make_plan(wishes: Sequence[Wish | Served], *, situation: Situation) -> Plan:
     """Plan for the claims in their order: what one takes, the next does not get."""
     planner = _Planner(situation)
-    claims = tuple(planner.plan(wish) for wish in wishes)
-    prices = [planned.offer.price for planned in claims if planned.offer is not None]
+    parts = tuple(
+        Part(claims=tuple(planner.plan(claim) for claim in wish.claims), workspace=wish)
+        if isinstance(wish, Served)
+        else Part(claims=(planner.plan(wish),))
+        for wish in wishes
+    )
+    prices = [planned.offer.price for part in parts for planned in part.claims if planned.offer is not None]
     return Plan(
-        claims=claims,
+        parts=parts,
         quotas=planner.quotas(),
         price=sum((price for price in prices if price is not None), Decimal(0)),
         unpriced=prices.count(None),

@@ -146,10 +146,16 @@ class GpuSize(BaseModel):
             return float(self.sold_gpu_memory_gb)
         return (self.gpu_memory_mib or self.gpu_model.memory_mib) / _MIB_IN_GIB
 
-    @property
+    # Cached: each list of sizes that is read compares all pairs of them by it.
+    @functools.cached_property
     def sold_gpu_memory_gb(self) -> Fraction:
         """Return the memory of each GPU as Azure's tables have it: by this figure sizes are compared."""
         return self.gpu_model.memory_gb * self.gpu_fraction
+
+    @functools.cached_property
+    def total_sold_gpu_memory_gb(self) -> Fraction:
+        """Return the GPU memory of the whole VM as Azure's tables have it."""
+        return self.gpu_count * self.sold_gpu_memory_gb
 
     @property
     def total_gpu_memory_gib(self) -> float:

@@ -59,10 +59,9 @@ def _replaces(candidate: GpuSize, size: GpuSize) -> bool:
         and candidate.gpu_architecture.year >= size.gpu_architecture.year
         and (candidate.gpu_fraction == 1 or size.gpu_fraction != 1)
         and candidate.sold_gpu_memory_gb >= size.sold_gpu_memory_gb
-        and candidate.gpu_count * candidate.sold_gpu_memory_gb >= size.gpu_count * size.sold_gpu_memory_gb
+        and candidate.total_sold_gpu_memory_gb >= size.total_sold_gpu_memory_gb
     )
 
 
 def _order(candidate: GpuSize, *, price: Decimal | None) -> tuple[bool, Decimal, object, int, str]:
-    total = candidate.gpu_count * candidate.sold_gpu_memory_gb
-    return price is None, price or Decimal(), total, candidate.vcpus, candidate.name
+    return price is None, price or Decimal(), candidate.total_sold_gpu_memory_gb, candidate.vcpus, candidate.name

@@ -26,6 +26,13 @@ class Gone(KubeError):
     """404: the object is not there any more, or its kind is not served (yet)."""
 
 
+class Unserved(Gone):
+    """404 for the whole kind: its CRD is not installed, or not yet served by an API server that starts.
+
+    It says nothing about any object: whoever took it for the end of one would leave it alone for good.
+    """
+
+
 class Rejected(KubeError):
     """400, 422 and the like: the API server will never take this body."""
 

@@ -33,8 +33,8 @@ DEDUPE_WINDOW: Final = 120.0
 # Seconds that `close` gives to what is still queued.
 FLUSH_TIMEOUT: Final = 5.0
 
-# Events that are written side by side, of the 100 connections that the client library allows itself. One at a time,
-# a burst of 1,000 lags minutes behind as soon as an API server takes 100 ms for each.
+# Events that are written side by side, of the connections that all requests share (kube/access.py). One at a time, a
+# burst of 1,000 lags minutes behind as soon as an API server takes 100 ms for each.
 _WORKERS: Final = 8
 # Events that wait or are being written, over all workers.
 _QUEUE: Final = 1000

@@ -11,10 +11,10 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from provisioner.apis import names
-from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable, Unserved
 from provisioner.kube.transport import MERGE_PATCH, REQUEST_TIMEOUT, Requests, Transport
 
-__all__ = ["Conflict", "Forbidden", "Gone", "KubeError", "KubeGateway", "Rejected", "Unavailable"]
+__all__ = ["Conflict", "Forbidden", "Gone", "KubeError", "KubeGateway", "Rejected", "Unavailable", "Unserved"]
 
 Raw = dict[str, Any]
 Patch = Mapping[str, Any]
@@ -25,15 +25,21 @@ NODES: Final = "/api/v1/nodes"
 PODS: Final = "/api/v1/pods"
 VOLUME_ATTACHMENTS: Final = "/apis/storage.k8s.io/v1/volumeattachments"
 
-# Objects a page, as client-go's pager: 500 Nodes with their image lists are about 10 MB.
-_PAGE: Final = 500
+# Objects a page. A Node is 20 KiB of JSON and three times as much once it is parsed: 15 MiB at a time.
+_PAGE: Final = 250
+# Most of a listed Node, and nobody reads it: it goes page by page, before a thousand of them lie in memory together.
+_BULK: Final[Mapping[str, tuple[str, ...]]] = {
+    "metadata": ("managedFields",),
+    "status": ("images", "nodeInfo", "volumesAttached", "volumesInUse"),
+}
 _NO_QUERY: Final[Mapping[str, str]] = {}
 
 
 class KubeGateway:
     """The Kubernetes API for the controllers. Use as `async with`.
 
-    Every method raises a `KubeError`: `Unavailable` and `Forbidden` any of them, the others as their docstrings say.
+    Every method raises a `KubeError`: `Unavailable`, `Unserved` and `Forbidden` any of them, the others as their
+    docstrings say.
     """
 
     def __init__(self, *, request_timeout: float = REQUEST_TIMEOUT, transport: Requests | None = None) -> None:
@@ -89,9 +95,31 @@ class KubeGateway:
         """Merge-patch metadata and spec; lists are replaced whole. Raises `Conflict`, `Gone`, `Rejected`."""
         return await self._patch(_path(NODES, name), patch, resource_version)
 
-    async def delete_node(self, name: str, *, uid: str) -> None:
-        """Delete the Node with that UID. One that is missing, or has been made anew, is no error."""
-        await self._delete(NODES, name, uid)
+    async def patch_node_metadata(self, name: str, patch: Patch, *, uid: str) -> Raw:
+        """Merge-patch metadata of the Node with that UID, whatever else is written to it meanwhile.
+
+        A young Node is written to by kubelet, node lifecycle controller and cloud controller manager within moments; a
+        patch that is bound to a version has to be decided anew after each of them. Raises `Conflict` where the Node has
+        been made anew, `Gone`, `Rejected`.
+        """
+        path = _path(NODES, name)
+        bound = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
+        try:
+            return await self._patch(path, bound, None)
+        except Rejected as error:
+            # The API server says no more than that the UID cannot be changed.
+            current = await self._get(NODES, name)
+            if current is not None and current["metadata"]["uid"] != uid:
+                raise Conflict(str(error), status=error.status, reason=error.reason) from error
+            raise
+
+    async def delete_node(self, name: str, *, uid: str) -> Raw | None:
+        """Delete the Node with that UID. One that is missing, or has been made anew, is no error.
+
+        Returns the Node as it waits for its finalizers, None where it is gone.
+        """
+        answer = await self._delete(NODES, name, uid)
+        return answer if answer is not None and "deletionTimestamp" in answer.get("metadata", {}) else None
 
     # KaitoNodeClasses
 
@@ -170,6 +198,8 @@ class KubeGateway:
     async def _get(self, collection: str, name: str) -> Raw | None:
         try:
             return await self._transport.read(_path(collection, name))
+        except Unserved:
+            raise
         except Gone:
             return None
 
@@ -187,7 +217,7 @@ class KubeGateway:
                 # Compaction has outrun us between two pages. All at once then, as client-go's pager does.
                 items, paging = [], {}
                 continue
-            items += page.get("items") or ()
+            items += map(_without_bulk, page.get("items") or ())
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
                 return items, str(metadata.get("resourceVersion") or "")
@@ -199,17 +229,28 @@ class KubeGateway:
             patch = {**patch, "metadata": {**patch.get("metadata", {}), "resourceVersion": resource_version}}
         return await self._transport.call("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
-    async def _delete(self, collection: str, name: str, uid: str) -> None:
+    async def _delete(self, collection: str, name: str, uid: str) -> Raw | None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         try:
-            await self._transport.call("DELETE", _path(collection, name), body=options)
+            return await self._transport.call("DELETE", _path(collection, name), body=options)
+        except Unserved:
+            raise
         except Gone:
-            return
+            return None
         except Conflict:
             # The API has no machine-readable sign for "another UID", which means that ours is gone.
             current = await self._get(collection, name)
             if current is not None and current["metadata"]["uid"] == uid:
                 raise
+            return None
+
+
+def _without_bulk(item: Raw) -> Raw:
+    for section, fields in _BULK.items():
+        if isinstance(parent := item.get(section), dict):
+            for field in fields:
+                parent.pop(field, None)
+    return item
 
 
 def _path(collection: str, name: str) -> str:

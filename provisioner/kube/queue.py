@@ -8,7 +8,7 @@ Time is the event loop's, so that a loop with a virtual clock drives it. Not thr
 
 import asyncio
 import random
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 from provisioner.kube.metrics import Registry
@@ -100,6 +100,13 @@ class WorkQueue(Generic[Key]):
         """Note that the key was handled well: its next failure starts with the shortest pause again."""
         self._failures.pop(key, None)
         self._held_until.pop(key, None)
+
+    def retain(self, wanted: Callable[[Key], bool]) -> None:
+        """Drop the delays and failures of keys that nobody wants any more; what is due already stays."""
+        for key in [key for key in self._timers if not wanted(key)]:
+            self._timers.pop(key).cancel()
+        for key in [key for key in (*self._failures, *self._held_until) if not wanted(key)]:
+            self.forget(key)
 
     async def get(self) -> Key | None:
         """Return the next key to handle, or None once the queue is shut down. `done` must follow for each key."""

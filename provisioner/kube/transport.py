@@ -12,7 +12,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from provisioner.kube.access import ConfigException, load_configuration
-from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable, Unserved
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,9 @@ REQUEST_TIMEOUT: Final = 30.0
 _READ_ATTEMPTS: Final = 3
 # Characters of an answer that is not a Status object, a proxy's error page for instance.
 _MAX_FOREIGN_MESSAGE: Final = 256
+# What an API server says of a path under a group that it serves. Where it does not serve the group either, it answers
+# with a line of text and no Status object, as it does for the groups of CRDs.
+_UNSERVED: Final = "the server could not find the requested resource"
 
 
 class Requests(Protocol):
@@ -162,6 +165,8 @@ def _failure(what: str, status: int, headers: Mapping[str, str], data: bytes) ->
     if status == 401 or status == 429 or status >= 500:
         retry_after = _seconds(headers.get("Retry-After"))
         return Unavailable(message, status=status, reason=reason, told=told, retry_after=retry_after)
+    if status == 404 and (not details or told.startswith(_UNSERVED)):
+        return Unserved(message, status=status, reason=reason, told=told)
     known = {403: Forbidden, 404: Gone, 409: Conflict}
     return known.get(status, Rejected)(message, status=status, reason=reason, told=told)
 

@@ -62,8 +62,13 @@ def launch_labels(claim: NodeClaim, offer: Offer, *, location: str) -> dict[str,
         known[names.ZONE_LABEL] = offer.zone_label
     if location:
         known[names.REGION_LABEL] = location
-    known[names.NODECLASS_LABEL] = claim.node_class.name or "default"
-    return known | dict(claim.labels)
+    return known | class_label(claim) | dict(claim.labels)
+
+
+def class_label(claim: NodeClaim) -> dict[str, str]:
+    """Return the label that names the claim's class; none where the name of the class does not fit into a label."""
+    name = claim.class_name
+    return {names.NODECLASS_LABEL: name} if _LABEL_VALUE.fullmatch(name) else {}
 
 
 def check(claim: NodeClaim, spec: NodeClaimSpec) -> Refusal | None:

@@ -22,16 +22,24 @@ from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
+from provisioner.nodeclaim.azure_requests import AzureRequests
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.collector import Collector
-from provisioner.nodeclaim.controller import Controller, Key
+from provisioner.nodeclaim.controller import Controller
 from provisioner.nodeclaim.delays import SizeDelays
+from provisioner.nodeclaim.evictions import Evictions
+from provisioner.nodeclaim.gauges import publish
+from provisioner.nodeclaim.keys import Key
+from provisioner.nodeclaim.loads import Loads
 from provisioner.nodeclaim.metrics import ClaimMetrics
 from provisioner.nodeclaim.node_metrics import NodeMetrics
+from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
 from provisioner.nodeclaim.replacements import Replacements
+from provisioner.nodeclaim.triggers import Triggers
 from provisioner.nodeclaim.view import Timeouts
+from provisioner.nodeclaim.views import Views
 from provisioner.placement.memory import OfferMemory
 from provisioner.settings import Settings
 
@@ -65,8 +73,8 @@ class Assembly:
         self.inventory = Inventory(
             arm,
             clock=monotonic,
-            busy=lambda: self.controller.is_busy(),
-            on_change=lambda pools: self.controller.on_pools(pools),
+            busy=lambda: self.triggers.is_busy(),
+            on_change=lambda pools: self.triggers.on_pools(pools),
             busy_interval=settings.busy_interval,
             idle_interval=settings.idle_interval,
             jitter=rng.random,
@@ -75,10 +83,10 @@ class Assembly:
             arm=arm,
             sizes_of=lambda location: SkuCatalogue(session, location=location, clock=monotonic),
             prices_of=lambda location: Prices(location=location, endpoint=settings.price_list, clock=monotonic),
-            on_news=lambda: self.controller.look_at_all(),
+            on_news=lambda: self.triggers.look_at_all(),
         )
         memory, asks = OfferMemory(capacity=timedelta(seconds=settings.capacity_retry)), Asks()
-        delays = SizeDelays(on_forgotten=lambda: self.controller.look_at_waiting())
+        delays = SizeDelays(on_forgotten=lambda: self.triggers.look_at_waiting())
 
         async def usages() -> Usages:
             await self.region.located.wait()
@@ -88,50 +96,70 @@ class Assembly:
             reader=usages,
             clock=monotonic,
             now=now,
-            on_news=lambda: self.controller.look_at_waiting(),
+            on_news=lambda: self.triggers.look_at_waiting(),
             on_freed=lambda usage: memory.forget(lambda shortage: shortage.usage == usage, as_of=now()),
             interval=settings.quota_interval,
             metrics=metrics,
         )
         self.images = NodeImages(
             session,
-            pools=lambda: self.controller.pools_in_use(),
-            on_news=lambda: self.controller.look_at_all(),
+            pools=lambda: self.triggers.pools_in_use(),
+            on_news=lambda: self.triggers.look_at_all(),
             clock=monotonic,
             interval=settings.node_image_check,
         )
         claim_metrics = ClaimMetrics(metrics, claims=lambda: self.store.claims, now=now)
         node_metrics = NodeMetrics(metrics, nodes=self._own_nodes, now=now)
-        actuator = Actuator(
-            kube=kube,
-            store=self.store,
+        self.evictions = Evictions(kube, recorder=recorder, rng=rng, metrics=metrics, node_metrics=node_metrics)
+        azure = AzureRequests(
             arm=arm,
             notes=self.inventory,
-            recorder=recorder,
             memory=memory,
             asks=asks,
-            delays=delays,
             quotas=self.quotas,
             now=now,
             rng=rng,
             metrics=metrics,
             claim_metrics=claim_metrics,
+        )
+        actuator = Actuator(
+            kube=kube,
+            store=self.store,
+            azure=azure,
+            recorder=recorder,
+            delays=delays,
+            quotas=self.quotas,
+            evictions=self.evictions,
+            now=now,
+            claim_metrics=claim_metrics,
             node_metrics=node_metrics,
         )
-        self.controller = Controller(
+        node_classes = NodeClasses()
+        cluster_state = ClusterState(arm, clock=monotonic)
+        replacements = Replacements(now=now()) if settings.replace_drifted else None
+        self.triggers = Triggers(
             kube=kube,
             store=self.store,
             queue=self.queue,
             inventory=self.inventory,
+            actuator=actuator,
+            node_classes=node_classes,
+        )
+        views = Views(
+            store=self.store,
+            inventory=self.inventory,
+            azure=azure,
             actuator=actuator,
             region=self.region,
             quotas=self.quotas,
             memory=memory,
             asks=asks,
             delays=delays,
-            cluster_state=ClusterState(arm, clock=monotonic),
+            cluster_state=cluster_state,
+            images=self.images,
+            replacements=replacements,
+            node_classes=node_classes,
             now=now,
-            metrics=metrics,
             wait_for_gpus=settings.wait_for_gpus,
             repair_missing_gpus=settings.repair_missing_gpus,
             timeouts=Timeouts(
@@ -140,18 +168,33 @@ class Assembly:
                 gpus=_limit(settings.gpu_timeout),
                 unhealthy=_limit(settings.node_repair),
             ),
-            images=self.images,
-            replacements=Replacements(now=now()) if settings.replace_drifted else None,
         )
+        self.controller = Controller(
+            kube=kube,
+            store=self.store,
+            queue=self.queue,
+            inventory=self.inventory,
+            views=views,
+            actuator=actuator,
+            loads=Loads(kube, now=now),
+            asks=asks,
+            cluster_state=cluster_state,
+            replacements=replacements,
+            node_classes=node_classes,
+            now=now,
+            metrics=metrics,
+        )
+        publish(metrics, store=self.store, memory=memory, now=now)
         self.collector = Collector(
             kube=kube,
             store=self.store,
             arm=arm,
             inventory=self.inventory,
             recorder=recorder,
-            enqueue=self.controller.enqueue,
-            enqueue_claims_of=self.controller.enqueue_claims_of,
-            relist_node_classes=self.controller.relist_node_classes,
+            enqueue=self.triggers.enqueue,
+            enqueue_claims_of=self.triggers.enqueue_claims_of,
+            relist_node_classes=self.triggers.relist_node_classes,
+            forget_gone=self.triggers.forget_gone,
             metrics=metrics,
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,
@@ -167,21 +210,21 @@ class Assembly:
                 group=names.KARPENTER_GROUP,
                 version=names.NODECLAIM_VERSION,
                 plural=names.NODECLAIM_PLURAL,
-                handler=self.controller.on_claim,
+                handler=self.triggers.on_claim,
             ),
-            Watched(group="", version="v1", plural="nodes", handler=self.controller.on_node),
+            Watched(group="", version="v1", plural="nodes", handler=self.triggers.on_node),
             Watched(
                 group=names.KAITO_GROUP,
                 version=names.NODECLASS_VERSION,
                 plural=names.NODECLASS_PLURAL,
-                handler=self.controller.on_node_class,
+                handler=self.triggers.on_node_class,
             ),
         )
 
     def services(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """Return the loops that learn about Azure, to be run beside everything else; none of them ends by itself."""
+        """Return the loops to be run beside everything else; none of them ends by itself."""
         images = (self.images.run(),) if self.images.is_on else ()
-        return self.region.run(), self.quotas.run(), self.inventory.run(), *images
+        return self.region.run(), self.quotas.run(), self.inventory.run(), self.evictions.run(), *images
 
     def _own_nodes(self) -> Iterator[Node]:
         for claim in self.store.claims:

@@ -47,6 +47,7 @@ class Collector:
         enqueue: Callable[[str], None],
         enqueue_claims_of: Callable[[Node], None],
         relist_node_classes: Callable[[], Awaitable[None]],
+        forget_gone: Callable[[], None],
         metrics: Registry,
         claim_metrics: ClaimMetrics,
         subscription_id: str,
@@ -61,6 +62,7 @@ class Collector:
         self._enqueue = enqueue
         self._enqueue_claims_of = enqueue_claims_of
         self._relist_node_classes = relist_node_classes
+        self._forget_gone = forget_gone
         self._subscription_id = subscription_id
         self._interval = interval
         self._on_cluster = on_cluster
@@ -93,11 +95,12 @@ class Collector:
         raw_nodes, nodes_version = await self._kube.list_nodes()
         changed_nodes = self._store.replace_nodes(raw_nodes, resource_version=nodes_version)
         raw_claims, claims_version = await self._kube.list_claims()
-        changed = set(self._store.replace_claims(raw_claims, resource_version=claims_version))
+        changed = self._store.replace_claims(raw_claims, resource_version=claims_version)
         for node in changed_nodes.values():
             self._enqueue_claims_of(node)
         for name in changed:
             self._enqueue(name)
+        self._forget_gone()
         return _ids(raw_claims)
 
     async def collect(self) -> None:

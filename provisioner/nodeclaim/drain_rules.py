@@ -8,7 +8,7 @@ from provisioner.apis.taints import DISRUPTED_TAINT
 
 # A pod that is still there so long after its grace has run out waits for a kubelet that does not answer any more, or
 # for a finalizer: no drain makes it go.
-_STUCK: Final = timedelta(minutes=1)
+STUCK: Final = timedelta(minutes=1)
 
 
 def is_drainable(pod: Pod, *, now: datetime) -> bool:
@@ -27,4 +27,4 @@ def _is_static(pod: Pod) -> bool:
 
 
 def _is_stuck(pod: Pod, *, now: datetime) -> bool:
-    return pod.deleted is not None and now - pod.deleted > _STUCK
+    return pod.deleted is not None and now - pod.deleted > STUCK

@@ -10,9 +10,11 @@ from provisioner.apis.durations import format_duration
 from provisioner.apis.node import READY, Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.taints import is_ephemeral
-from provisioner.nodeclaim.view import Draft, NodePatch, View
+from provisioner.nodeclaim.view import Draft, NodePatch, View, stored
 from provisioner.placement.size import Size
 
+# What is missing for longer than that after the Node's becoming Ready is written; Nodes tell whole seconds.
+_BRIEF: Final = timedelta(seconds=3)
 _NOT_REGISTERED: Final = "ResourceNotRegistered"
 # What is wrong with GPUs that do not come: as much as the amounts on the Node tell.
 NO_DEVICE_PLUGIN: Final = "DevicePluginNotReady"
@@ -36,12 +38,33 @@ def initialize(view: View, draft: Draft) -> None:
     missing = _not_ready(view.claim, node) or _resource_missing(view, draft, node)
     if missing:
         reason, message = missing
-        conditions.set_unknown(INITIALIZED, reason=reason, message=message)
+        if not _is_held(view, draft, node):
+            conditions.set_unknown(INITIALIZED, reason=reason, message=message)
         return
     # Node first, claim second: clients take Initialized=True as word that the Node is labelled.
     _label(view, draft, node)
     draft.status |= {"capacity": dict(node.capacity), "allocatable": dict(node.allocatable)}
     conditions.set_true(INITIALIZED)
+
+
+def _is_held(view: View, draft: Draft, node: Node) -> bool:
+    """Tell whether what a Node lacks is not written yet, because it has become Ready just now.
+
+    In the moments after that taints go, and with luck GPUs come: each would be a write to the claim that nobody has
+    read before the next.
+    """
+    ready = node.condition(READY)
+    if stored(view, INITIALIZED) is None or not view.claim.is_true(REGISTERED):
+        # The claim is written to anyway.
+        return False
+    if ready is None or ready.since is None or not node.is_ready:
+        return False
+    age = view.now - ready.since
+    # A Node whose clock is ahead is not waited for.
+    if not timedelta(0) <= age < _BRIEF:
+        return False
+    draft.look_again(_BRIEF - age)
+    return True
 
 
 def _not_ready(claim: NodeClaim, node: Node) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ from provisioner.azure.errors import classify_provisioning_error
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import check, launch_labels, pool_name, render
 from provisioner.nodeclaim.asks import PATIENCE
+from provisioner.nodeclaim.liveness import FOR_NODE
 from provisioner.nodeclaim.nodeclass import hash_annotations
 from provisioner.nodeclaim.policy import concerns_offer
 from provisioner.nodeclaim.view import (
@@ -56,6 +57,9 @@ _UNAVAILABLE_AGAIN: Final = timedelta(minutes=10)
 _SOON: Final = timedelta(seconds=1)
 # Node classes that could not be listed are listed again; who waits for that is told of it.
 _CLASSES_AGAIN: Final = timedelta(minutes=1)
+# AKS is done with a pool about when its Node joins. Who asks for the VM at once asks once a claim for nothing, of a
+# bucket that has a token every few seconds.
+_NODE_EXPECTED: Final = timedelta(seconds=10)
 # The VM of a finished pool is missing from its list of machines for moments only.
 _INSTANCE_AGAIN: Final = timedelta(seconds=15)
 
@@ -127,10 +131,21 @@ def _follow(view: View, draft: Draft, pool: AgentPool) -> None:
         _launched(view, draft, provider_id=view.instance_id)
     elif pool.is_succeeded:
         _creating(view, draft, pool.name, offer=offer)
-        draft.azure = FindInstance(name=pool.name)
-        draft.look_again(_INSTANCE_AGAIN)
+        _find_instance(view, draft, pool)
     else:
         _creating(view, draft, pool.name, offer=offer)
+
+
+def _find_instance(view: View, draft: Draft, pool: AgentPool) -> None:
+    """Ask Azure for the VM of a finished pool, unless its Node may be expected to join in moments and tell."""
+    waiting = view.waiting
+    since = waiting.since if waiting is not None and waiting.what == FOR_NODE else view.now
+    left = since + _NODE_EXPECTED - view.now
+    if left > timedelta(0):
+        draft.look_again(left)
+        return
+    draft.azure = FindInstance(name=pool.name)
+    draft.look_again(_INSTANCE_AGAIN)
 
 
 def _offer_of(view: View, pool: AgentPool) -> Offer | None:

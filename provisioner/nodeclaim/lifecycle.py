@@ -16,6 +16,7 @@ from provisioner.nodeclaim import (
     consistency,
     drift,
     expiration,
+    hydration,
     initialization,
     launch,
     liveness,
@@ -46,6 +47,7 @@ def reconcile(view: View) -> Step:
         launch.launch(view, draft)
         registration.register(view, draft)
         initialization.initialize(view, draft)
+        hydration.hydrate(view, draft)
         drift.compare(view, draft)
         liveness.check(view, draft)
         consistency.check(view, draft)
@@ -69,11 +71,14 @@ def _finish(view: View, draft: Draft) -> Step:
     return Step(
         metadata=_metadata(view, draft),
         node_patch=draft.node_patch,
+        going_nodes=draft.going_nodes,
         status=status or None,
         azure=draft.azure,
         deleted_nodes=draft.deleted_nodes,
         release=draft.release,
         delete_claim=draft.delete_claim,
+        status_follows=draft.status_follows,
+        evictions=draft.evictions,
         ailment=draft.ailment,
         setback=draft.setback,
         unavailable=draft.unavailable,

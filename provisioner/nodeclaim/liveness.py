@@ -14,6 +14,8 @@ from provisioner.nodeclaim.view import Draft, Notice, View, Waiting
 # As Karpenter's metrics name them.
 REGISTRATION_TIMEOUT: Final = "registration_timeout"
 LAUNCH_TIMEOUT: Final = "launch_timeout"
+# What a claim waits for once Azure is done.
+FOR_NODE: Final = "Node"
 
 
 def check(view: View, draft: Draft) -> None:
@@ -49,7 +51,8 @@ def _check_registration(view: View, draft: Draft, *, seen: datetime) -> None:
     After a restart that is the moment of the launch. Without a VM it has not come to that, and it counts anew.
     """
     timeout, name = view.timeouts.registration, view.pool_name
-    if timeout is None or not _is_over(view, draft, what="Node", seen=seen, timeout=timeout):
+    waiting = _wait(view, draft, what=FOR_NODE, seen=seen)
+    if timeout is None or not _is_over(view, draft, waiting, timeout=timeout):
         return
     _delete(
         draft,
@@ -65,7 +68,8 @@ def _check_node_class(view: View, draft: Draft, *, message: str) -> None:
     timeout = view.timeouts.launch
     if timeout is None or view.claim.class_name == names.DEFAULT_NODECLASS:
         return
-    if _is_over(view, draft, what="NodeClass", seen=view.now, timeout=timeout):
+    waiting = _wait(view, draft, what="NodeClass", seen=view.now)
+    if _is_over(view, draft, waiting, timeout=timeout):
         _delete(
             draft,
             reason=LAUNCH_TIMEOUT,
@@ -74,10 +78,14 @@ def _check_node_class(view: View, draft: Draft, *, message: str) -> None:
         )
 
 
-def _is_over(view: View, draft: Draft, *, what: str, seen: datetime, timeout: timedelta) -> bool:
+def _wait(view: View, draft: Draft, *, what: str, seen: datetime) -> Waiting:
     old = view.waiting
     draft.waiting = old if old is not None and old.what == what else Waiting(what=what, since=seen)
-    left = draft.waiting.since + timeout - view.now
+    return draft.waiting
+
+
+def _is_over(view: View, draft: Draft, waiting: Waiting, *, timeout: timedelta) -> bool:
+    left = waiting.since + timeout - view.now
     if left > timedelta(0):
         draft.look_again(left)
         return False

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from provisioner.apis import names
+from provisioner.apis.agentpool import pool_of_provider_id
 from provisioner.apis.conditions import LAUNCHED, REGISTERED
 from provisioner.apis.names import UNREGISTERED_TAINT_KEY
 from provisioner.apis.node import Node
@@ -16,6 +17,7 @@ def register(view: View, draft: Draft) -> None:
     conditions = draft.conditions
     if conditions.is_true(REGISTERED):
         conditions.observe(REGISTERED)
+        _keep_finalizer(view, draft)
         return
     if not conditions.is_true(LAUNCHED):
         return
@@ -44,6 +46,20 @@ def register(view: View, draft: Draft) -> None:
     conditions.set_true(REGISTERED)
 
 
+def _keep_finalizer(view: View, draft: Draft) -> None:
+    """Put our finalizer on a Node that registered under an earlier version, or has lost it."""
+    node = next((node for node in view.joined_nodes if not node.is_deleting), None)
+    if node is None or names.TERMINATION_FINALIZER in node.finalizers:
+        return
+    # A claim's status may name a VM that never was its own.
+    if view.claim.uid in node.owner_uids or pool_of_provider_id(node.provider_id) == view.pool_name:
+        draft.node_patch = NodePatch(node=node, patch={"metadata": {"finalizers": _finalizers(node)}})
+
+
+def _finalizers(node: Node) -> list[str]:
+    return [*node.finalizers, names.TERMINATION_FINALIZER]
+
+
 def _sync(claim: NodeClaim, node: Node, *, new_labels: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the merge patch that puts the claim's labels, annotations, taints and ownership on the Node."""
     taken_back = {key for key, value in new_labels.items() if value is None}
@@ -58,6 +74,9 @@ def _sync(claim: NodeClaim, node: Node, *, new_labels: Mapping[str, str | None])
         metadata["labels"] = missing
     if missing := _missing(annotations, node.annotations):
         metadata["annotations"] = missing
+    if names.TERMINATION_FINALIZER not in node.finalizers:
+        # Whoever deletes the Node waits until it is drained and its VM is gone.
+        metadata["finalizers"] = _finalizers(node)
     if claim.uid not in node.owner_uids:
         # The Node joined for this claim; nobody but the kubelet has made it, so there is no owner to keep.
         metadata["ownerReferences"] = [

@@ -33,6 +33,11 @@ class Pools(Protocol):
         """Return why the pools could not be listed lately, None where they could."""
         ...
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether they were listed late enough to show what an earlier run of the controller has asked for."""
+        ...
+
     def of_claim(self, uid: str) -> Collection[AgentPool]:
         """Return the known pools that carry our tag for the claim of that UID."""
         ...
@@ -121,6 +126,15 @@ class Eviction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeEvictions:
+    """All that is to be evicted from a Node now, and why, as Events about the pods tell; none where it is drained."""
+
+    node: Node
+    evictions: tuple[Eviction, ...]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Everything that a decision about one claim rests on.
 
@@ -131,10 +145,11 @@ class View:
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
     the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
     used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
-    `loads` are by Node's name, and only of Nodes that were asked about. `replaces_drifted` is the wish that a claim
-    whose node differs from the `target` be written anew, and `is_replacing_another` says that it is another's turn.
-    `fleet` is counted where the claim's Node may
-    be due for repair in a cluster that is settled, else None; `is_cluster_settled` is None where nobody asked lately.
+    `loads` are by Node's name, and only of Nodes that were asked about; `loads_error` says why they could not be read.
+    `blocked` says of pods, by their UIDs, why they could not be made to leave when that was last tried.
+    `replaces_drifted` is the wish that a claim whose node differs from the `target` be written anew, and
+    `is_replacing_another` says that it is another's turn. `fleet` is counted where the claim's Node may be due for
+    repair in a cluster that is settled, else None; `is_cluster_settled` is None where nobody asked lately.
     """
 
     claim: NodeClaim
@@ -157,6 +172,8 @@ class View:
     timeouts: Timeouts = Timeouts()
     waiting: Waiting | None = None
     loads: Mapping[str, NodeLoad] = field(default_factory=dict)
+    loads_error: str = ""
+    blocked: Mapping[str, str] = field(default_factory=dict)
     target: Target = Target()
     replaces_drifted: bool = False
     is_replacing_another: bool = False
@@ -238,10 +255,19 @@ class FindInstance:
 
 @dataclass(frozen=True, kw_only=True)
 class NodePatch:
-    """A merge patch of a Node, valid for the version it was computed from."""
+    """A merge patch of a Node."""
 
     node: Node
     patch: Mapping[str, Any]
+
+    @property
+    def is_of_version(self) -> bool:
+        """Tell whether the patch is valid only for the version it was computed from: it replaces the list of taints.
+
+        Labels and annotations are merged by the API server. Owner references are a list as well, but of a Node that has
+        none, or none to keep.
+        """
+        return "spec" in self.patch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,19 +301,24 @@ class Step:
     """What is to be done now, carried out in the order of the fields; the first that fails ends it.
 
     The order is what makes a crash at any point safe: a pool's name is on the claim before Azure hears of it, a Node
-    is labelled before the claim says so, the finalizer goes last. `delete_claim` is why the claim itself is to be
-    deleted, as metrics name it, with its Node's `ailment` if that is why. `unavailable`, `waiting` and the wishes are
-    for the controller's memory, and touch neither Azure nor Kubernetes; `wants_cluster` has it read whether the
-    cluster runs.
+    is labelled before the claim says so, the finalizer goes last. `going_nodes` are deleted and stay until our
+    finalizer is taken off them, which happens to `deleted_nodes`. Where `status_follows`, the status tells that Azure
+    has accepted the request: it is written after that, and not at all where Azure refuses. `delete_claim` is why the
+    claim itself is to be deleted, as metrics name it, with its Node's `ailment` if that is why. `evictions`,
+    `unavailable`, `waiting` and the wishes are for the controller's memory, and touch neither Azure nor Kubernetes;
+    `wants_cluster` has it read whether the cluster runs.
     """
 
     metadata: Mapping[str, Any] | None = None
     node_patch: NodePatch | None = None
+    going_nodes: tuple[Node, ...] = ()
     status: Mapping[str, Any] | None = None
     azure: CreatePool | DeletePool | FindInstance | None = None
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     delete_claim: str = ""
+    status_follows: bool = False
+    evictions: tuple[NodeEvictions, ...] = ()
     ailment: Ailment | None = None
     setback: Failure | None = None
     unavailable: Unavailable | None = None
@@ -314,10 +345,13 @@ class Draft:
     add_finalizer: bool = False
     status: dict[str, Any] = field(default_factory=dict)
     node_patch: NodePatch | None = None
+    going_nodes: tuple[Node, ...] = ()
     azure: CreatePool | DeletePool | FindInstance | None = None
     deleted_nodes: tuple[Node, ...] = ()
     release: bool = False
     delete_claim: str = ""
+    status_follows: bool = False
+    evictions: tuple[NodeEvictions, ...] = ()
     ailment: Ailment | None = None
     setback: Failure | None = None
     unavailable: Unavailable | None = None

@@ -261,7 +261,7 @@ class _Sizer:
         best = candidates[0]
         return Sizing(
             nodes=best.nodes,
-            instance_types=tuple(candidate.size.name for candidate in candidates[: 1 + _ALTERNATIVES]),
+            instance_types=_spread(candidates)[: 1 + _ALTERNATIVES],
             size=best.size,
             gpu_resource=best.size.gpu_resource,
             gpus=self._part or best.size.gpu_count,
@@ -285,6 +285,20 @@ class _Sizer:
                 f"{', '.join(best.size.successors[:_SHOWN])}."
             )
         return text
+
+
+def _spread(candidates: list[_Candidate]) -> tuple[str, ...]:
+    """Return the names of sizes, cheapest first, each GPU's cheapest before any GPU's next.
+
+    What a region does not have or has run out of it mostly lacks by the GPU: sizes with the same one are no way out.
+    """
+    seen: dict[str, int] = {}
+    ranked = []
+    for position, candidate in enumerate(candidates):
+        turn = seen.get(candidate.size.gpu_name, 0)
+        seen[candidate.size.gpu_name] = turn + 1
+        ranked.append((turn, position, candidate.size.name))
+    return tuple(name for _, _, name in sorted(ranked))
 
 
 def _shape(candidate: _Candidate) -> tuple[object, ...]:

@@ -132,6 +132,9 @@ async def test_claim_that_the_peer_has_made_ready_stays_as_it_is_and_takes_its_p
         ("Launched", "Registered", "Initialized", "Ready"), claim["metadata"]["creationTimestamp"]
     )
     assert is_true("Ready")(claim)
+    for thing in (claim, await kube.get(NODES, claim["status"]["nodeName"])):
+        assert thing is not None
+        assert thing["metadata"]["labels"]["kaito.sh/kaitonodeclass"] == "default"
 
     assert not calls(aks, PUT, "wsdone")
     await delete(kube, aks, "wsdone")

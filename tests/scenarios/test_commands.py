@@ -17,12 +17,14 @@ from fakes.azure.settings import Settings as AzureSettings
 from fakes.controller import ControllerProcess
 from tests.claims import A100, kaito_claim
 from tests.conftest import SCALE
-from tests.kube import CLAIMS, NODE_CLASSES, Kube, is_true
+from tests.hub import GIB, HubServer
+from tests.kube import CLAIMS, NODE_CLASSES, Kube, eventually, is_true
 from tests.scenarios.asking import PATIENCE, ROOT, ask, assert_told, environment
 
 FAMILY: Final = "StandardNCADSA100v4Family"
 H100: Final = "Standard_NC40ads_H100_v5"
 CLOSED: Final = "Standard_NCC40ads_H100_v5"
+WORKSPACES: Final = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 
 WORKSPACE: Final[Mapping[str, Any]] = {
     "apiVersion": "kaito.sh/v1beta1",
@@ -196,19 +198,90 @@ async def test_plan_is_what_the_controller_then_does(aks: FakeAks, kube: Kube, c
 async def test_plan_of_a_workspace_is_one_claim_for_each_node(aks: FakeAks) -> None:
     ended = await ask(aks, "plan", "-f", "-", "-o", "yaml", stdin=json.dumps(WORKSPACE))
 
-    claims = yaml.safe_load(ended.out)["claims"]
-    assert ended.code == 3
-    assert [(claim["name"], claim["outcome"]) for claim in claims] == [
+    document = yaml.safe_load(ended.out)
+    (workspace,) = document["workspaces"]
+    assert (ended.code, ended.err) == (3, "")
+    assert (workspace["nodes"], workspace["instanceTypes"]) == (2, [A100])
+    assert workspace["layout"]["pipelineParallel"] == 2
+    assert [(claim["name"], claim["outcome"]) for claim in document["claims"]] == [
         ("phi-3 1/2", "create"),
         ("phi-3 2/2", "unavailable"),
     ]
-    assert "KAITO names its claims itself" in ended.err
 
 
-async def test_plan_of_a_workspace_without_a_size_is_refused(aks: FakeAks) -> None:
-    unsized = {**WORKSPACE, "resource": {"labelSelector": {}}}
+async def test_plan_of_a_workspace_finds_its_size(aks: FakeAks) -> None:
+    ended = await ask(aks, "plan", "-f", str(ROOT / "docs" / "examples" / "workspace.yaml"))
 
-    assert_told(await ask(aks, "plan", "-f", "-", stdin=json.dumps(unsized)), 2, "only named sizes can be planned")
+    assert (ended.code, ended.err) == (0, "")
+    assert "would be given 1 NodeClaim" in ended.out
+    assert "model     microsoft/Phi-4-mini-instruct, 7.2 GiB of weights" in ended.out
+    assert "runs on   1 x Standard_NC4as_T4_v3: tensor parallel 1; " in ended.out
+    assert "1 of 1 would be created: " in ended.out
+    assert [pool["name"] for pool in aks.pools()] == ["systempool"]
+
+
+# The published examples, and the claims that each gets: what they name was retired since.
+EXAMPLES = [("workspace-phi-3", 87), ("workspace-phi-3-adapters", 87), ("workspace-phi-3-tuning", 187)]
+
+
+@pytest.mark.parametrize(("name", "disk"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+async def test_plan_of_a_published_example(aks: FakeAks, name: str, disk: int) -> None:
+    file = ROOT / "tests" / "examples" / f"{name}.yaml"
+    ended = await ask(aks, "plan", "-f", str(file), "-o", "json", "--show-body")
+
+    (workspace,) = ended.json["workspaces"]
+    (body,) = workspace["nodeClaims"]
+    assert (workspace["reason"], workspace["nodes"]) == (None, 1)
+    assert "is retired by Azure since 2025-09-30" in workspace["sizing"]
+    assert body["spec"]["resources"]["requests"]["storage"] == f"{disk}Gi"
+    (claim,) = ended.json["claims"]
+    # Whether a retired size can still be had is Azure's to say.
+    assert (ended.code, claim["outcome"]) == (0, "create")
+    assert any("retired" in note for note in claim["notes"])
+
+
+async def test_plan_of_a_workspace_is_what_its_controller_then_writes(aks: FakeAks, kube: Kube, tmp_path: Path) -> None:
+    ended = await ask(aks, "plan", "-f", "-", "-o", "json", "--show-body", stdin=json.dumps(WORKSPACE))
+    (workspace,) = ended.json["workspaces"]
+    settings = {"KUBECONFIG": str(aks.cluster.kubeconfig), "HF_ENDPOINT": "none"}
+
+    async with ControllerProcess(settings, log=tmp_path / "workspaces.log", command="workspace"):
+        await kube.create(WORKSPACES, WORKSPACE)
+        claims = await eventually(lambda: kube.items(CLAIMS), until=lambda found: len(found) == workspace["nodes"])
+        await kube.delete(WORKSPACES, WORKSPACE["metadata"]["name"])
+        await kube.wait_gone(WORKSPACES, WORKSPACE["metadata"]["name"])
+
+    def written(body: Mapping[str, Any]) -> tuple[Any, ...]:
+        return body["spec"], body["metadata"]["labels"], sorted(body["metadata"]["annotations"])
+
+    assert [written(claim) for claim in claims] == [written(body) for body in workspace["nodeClaims"]]
+
+
+async def test_plan_of_a_model_of_the_hub(aks: FakeAks) -> None:
+    subject = {**WORKSPACE, "inference": {"preset": {"name": "acme/tiny"}}, "resource": {"labelSelector": {}}}
+    async with HubServer({"acme/tiny": 8 * GIB}) as hub:
+        asked = await ask(
+            aks, "plan", "-f", "-", "-o", "json", stdin=json.dumps(subject), HF_ENDPOINT=hub.url, HF_TOKEN="hf_x"
+        )
+        tokens = list(hub.tokens)
+        unasked = await ask(
+            aks, "plan", "-f", "-", "--no-lookup", "-o", "json", stdin=json.dumps(subject), HF_ENDPOINT=hub.url
+        )
+        assert hub.tokens == tokens
+
+    assert (asked.code, asked.json["workspaces"][0]["model"]["weightsGiB"]) == (0, 8.0)
+    assert set(tokens) == {"Bearer hf_x"}
+    assert (unasked.code, unasked.json["workspaces"][0]["reason"]) == (3, "ModelLookupFailed")
+    assert_told(await ask(aks, "plan", "-f", "-", stdin=json.dumps(subject), HF_ENDPOINT="ftp://x"), 2, "HF_ENDPOINT")
+
+
+async def test_plan_of_a_workspace_that_is_wrong_says_what_its_conditions_would(aks: FakeAks) -> None:
+    wrong = {**WORKSPACE, "inference": {"preset": {"name": "falcon-7b"}}}
+
+    ended = await ask(aks, "plan", "-f", "-", stdin=json.dumps(wrong))
+
+    assert (ended.code, ended.err) == (4, "")
+    assert "UnknownPreset: inference.preset.name: 'falcon-7b' is no preset." in ended.out
 
 
 async def test_plan_of_what_cannot_be_is_refused_for_good(aks: FakeAks) -> None:

@@ -287,6 +287,28 @@ async def test_node_patch_replaces_taints_and_is_locked(gateway: KubeGateway, ad
         await gateway.patch_node(name_of(made), {"spec": {"taints": []}}, resource_version=version_of(made))
 
 
+async def test_node_is_labelled_whatever_else_is_written_to_it_but_not_one_made_anew(
+    gateway: KubeGateway, admin: ApiClient
+) -> None:
+    made = create_node(admin)
+    name, uid = name_of(made), made["metadata"]["uid"]
+    admin.request(
+        "PATCH",
+        f"{NODES}/{name}",
+        body={"metadata": {"annotations": {"other": "writer"}}},
+        content_type="application/merge-patch+json",
+    )
+    patched = await gateway.patch_node_metadata(name, {"metadata": {"labels": {"a": "b"}}}, uid=uid)
+    assert patched["metadata"]["labels"]["a"] == "b"
+    assert patched["metadata"]["annotations"]["other"] == "writer"
+    with pytest.raises(Conflict):
+        await gateway.patch_node_metadata(name, {"metadata": {"labels": {"a": "c"}}}, uid="another")
+    with pytest.raises(Rejected):
+        await gateway.patch_node_metadata(name, {"metadata": {"labels": {"a": "not a label!"}}}, uid=uid)
+    with pytest.raises(Gone):
+        await gateway.patch_node_metadata(new_name(), {"metadata": {"labels": {"a": "b"}}}, uid=uid)
+
+
 async def test_node_class_status_is_patched(gateway: KubeGateway, admin: ApiClient) -> None:
     made = admin.request(
         "POST",

@@ -90,6 +90,7 @@ async def test_node_that_stays_not_ready_is_replaced(start: Start, fault: FaultK
             text = await response.text()
         assert 'karpenter_nodeclaims_disrupted_total{reason="unhealthy",nodepool="kaito"' in text
         assert 'karpenter_nodeclaims_unhealthy_disrupted_total{condition="ready",nodepool="kaito"' in text
+        assert 'karpenter_pods_disruption_initiated_total{reason="unhealthy",nodepool="kaito"' in text
 
 
 async def _deletions(cluster: Running, pool: str) -> list[int | None]:

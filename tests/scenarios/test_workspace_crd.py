@@ -89,7 +89,8 @@ def test_both_versions_read_and_write_the_same_object(cluster: ControlPlane, adm
 @pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
 def test_columns(cluster: ControlPlane, admin: ApiClient, version: str) -> None:
     name = f"columns-{version}"
-    post(admin, workspace(name, resource={**SELECTOR, "instanceType": "Standard_NC6s_v3"}, inference=PRESET), dry=False)
+    # Which size it has is told for those as well that name none.
+    post(admin, workspace(name, inference=PRESET), dry=False)
     conditions = [
         {
             "type": kind,
@@ -103,7 +104,14 @@ def test_columns(cluster: ControlPlane, admin: ApiClient, version: str) -> None:
     admin.request(
         "PATCH",
         f"{PATH.format(version='v1beta1')}/{name}/status",
-        body={"status": {"conditions": conditions, "targetNodeCount": 2, "state": "Ready"}},
+        body={
+            "status": {
+                "conditions": conditions,
+                "instanceTypes": ["Standard_NC6s_v3"],
+                "targetNodeCount": 2,
+                "state": "Ready",
+            }
+        },
         content_type=MERGE,
     )
     table = cluster.run_kubectl("get", f"workspaces.{version}.kaito.sh", name)

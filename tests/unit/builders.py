@@ -93,9 +93,11 @@ def claim(name: str = NAME, **changes: Any) -> NodeClaim:
 
 
 def recorded_claim(name: str = NAME, *, pool: str = "", **changes: Any) -> NodeClaim:
-    """Return a claim that has our finalizer, the name of its agent pool and the size that was asked for."""
+    """Return a claim that has our finalizer, the label of its class, its agent pool's name and the size asked for."""
     recorded = {names.AGENT_POOL_ANNOTATION: pool or name, names.INSTANCE_TYPE_ANNOTATION: A100}
     changes["annotations"] = recorded | changes.get("annotations", {})
+    if "labels" not in changes:
+        changes["labels"] = {**kaito_claim()["metadata"]["labels"], names.NODECLASS_LABEL: names.DEFAULT_NODECLASS}
     return claim(name, finalizers=(names.TERMINATION_FINALIZER,), **changes)
 
 
@@ -242,11 +244,13 @@ def pool_of_put(name: str, body: Mapping[str, Any], *, state: str = "Creating") 
 
 @dataclass
 class Listed:
-    """The inventory of agent pools as a test wants it to be."""
+    """The inventory of agent pools as a test wants it to be, and the names that it was asked about."""
 
     known: dict[str, AgentPool] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     failure: Failure | None = None
+    asked: set[str] = field(default_factory=set)
+    is_settled: bool = True
 
     @property
     def pools(self) -> Mapping[str, AgentPool]:
@@ -256,6 +260,7 @@ class Listed:
         return [pool for pool in self.known.values() if pool.claim_uid == uid]
 
     def lookup(self, name: str) -> AgentPool | Lookup:
+        self.asked.add(name)
         if name in self.unknown:
             return Lookup.UNKNOWN
         return self.known.get(name, Lookup.ABSENT)

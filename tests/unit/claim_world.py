@@ -13,19 +13,25 @@ from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool, ProvisioningError
 from provisioner.apis.conditions import INITIALIZED, LAUNCHED, REGISTERED
 from provisioner.apis.failure import Failure
-from provisioner.apis.node import parse_node
+from provisioner.apis.node import Node, parse_node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.apis.pod import Pod
 from provisioner.apis.times import format_time
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
 from provisioner.nodeclaim.lifecycle import reconcile
+from provisioner.nodeclaim.node_deletion import on_node
 from provisioner.nodeclaim.nodeclass import NOT_FOUND, ClassProblem
 from provisioner.nodeclaim.policy import concerns_offer
 from provisioner.nodeclaim.repair import fleet_of, is_due
+from provisioner.nodeclaim.termination import nodes_to_read
 from provisioner.nodeclaim.view import (
     CreatePool,
     DeletePool,
+    Eviction,
     FindInstance,
+    NodeEvictions,
+    NodeLoad,
     NodePatch,
     Setback,
     Step,
@@ -86,6 +92,9 @@ class World:
         self.raw: dict[str, Any] | None = claim or kaito_claim()
         self.pools: dict[str, AgentPool] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
+        # By Node, and what is wanted of them.
+        self.pods: dict[str, list[Pod]] = {}
+        self.evicting: dict[str, tuple[Eviction, ...]] = {}
         self.now: datetime = NOW
         self.setback: Setback | None = None
         self.memory = OfferMemory()
@@ -111,13 +120,12 @@ class World:
         return parse_nodeclaim(self.raw)
 
     def view(self) -> View:
-        doubtful = {self.claim.name, pool_name(self.claim.name, alternative=True), self.claim.agent_pool}
         nodes = [parse_node(raw) for raw in self.nodes.values()]
         is_unwell = is_due(self.claim, nodes, timeouts=TIMEOUTS, now=self.now, missing_gpus=self.repair_missing_gpus)
         return view(
             self.claim,
             *nodes,
-            pools=Listed(dict(self.pools)) if self.is_listed else Listed(unknown=doubtful),
+            pools=self._listed(),
             placement=placement_of(self.claim, memory=self.memory, now=self.now),
             now=self.now,
             setback=self.setback,
@@ -130,23 +138,53 @@ class World:
             is_cluster_settled=True,
         )
 
+    def _listed(self) -> Listed:
+        if self.is_listed:
+            return Listed(dict(self.pools))
+        names_of = {self.claim.name, self.claim.agent_pool} if self.raw is not None else set()
+        return Listed(unknown=names_of | {pool_name(name, alternative=True) for name in names_of} | set(self.pools))
+
     def look(self) -> Step:
         """Reconcile once and carry the step out."""
         self.now += timedelta(seconds=3, milliseconds=700)
-        step = reconcile(self.view())
+        view = self.view()
+        loads = {node.name: NodeLoad(pods=tuple(self.pods.get(node.name, ()))) for node in nodes_to_read(view)}
+        step = reconcile(dataclasses.replace(view, loads=loads))
         self.waiting = step.waiting
         if step.settled:
             self.setback, self.instance_id = None, ""
         try:
-            for field in dataclasses.fields(Step):
-                value = getattr(step, field.name)
-                if value and (carry_out := getattr(self, f"_do_{field.name}", None)):
-                    carry_out(value, step)
+            self._carry_out(step)
+            self._look_at_nodes()
         except Crash:
             # What was only remembered is lost; the next look is the restarted controller's.
             self.crash_in = None
             self.restarts()
         return step
+
+    def _carry_out(self, step: Step) -> None:
+        order = [field.name for field in dataclasses.fields(Step)]
+        if step.status_follows:
+            order.remove("azure")
+            order.insert(order.index("status"), "azure")
+        for name in order:
+            value = getattr(step, name)
+            if value and (carry_out := getattr(self, f"_do_{name}", None)):
+                carry_out(value, step)
+            if name == "azure" and step.status_follows and self.refusal is not None:
+                return
+
+    def _look_at_nodes(self) -> None:
+        """Look at the Nodes that somebody has deleted."""
+        for raw in list(self.nodes.values()):
+            node, claims = parse_node(raw), [self.claim] if self.raw is not None else []
+            step = on_node(node, claims=claims, pools=self._listed())
+            if step.delete_claim is not None:
+                self._write("delete claim: its node was deleted")
+                self.client_deletes()
+            if step.release:
+                self._write("node released")
+                self._release_node(node.name)
 
     def settle(self) -> Step | None:
         """Reconcile until nothing is written any more; return the last step, None where the claim is gone."""
@@ -157,7 +195,8 @@ class World:
             step = self.look()
             has_crashed = will_crash and self.crash_in is None
             if len(self.writes) == before and not has_crashed:
-                assert not step.notices, "a look that changes nothing tells nothing"
+                # What is said of a Node that is being drained is said at each look, and told once.
+                assert all(notice.node for notice in step.notices), "a look that changes nothing tells nothing"
                 self._check_rest(step)
                 return step
         raise AssertionError(f"does not come to rest: {self.writes[-6:]}")
@@ -254,10 +293,35 @@ class World:
     def _set_back(self, request: type[CreatePool] | type[DeletePool], failure: Failure) -> None:
         self.setback = Setback(failure=failure, request=request, attempts=1, retry_at=self.now + RETRY)
 
-    def _do_deleted_nodes(self, nodes: tuple[Any, ...], _: Step) -> None:
+    def _do_going_nodes(self, nodes: tuple[Node, ...], _: Step) -> None:
+        for node in nodes:
+            assert names.TERMINATION_FINALIZER in node.finalizers, "it would be gone before it is drained"
+            self._write("node deleted")
+            self._delete_node(node.name)
+
+    def _do_evictions(self, wanted: tuple[NodeEvictions, ...], _: Step) -> None:
+        for entry in wanted:
+            assert any(taint.key == names.DISRUPTED_TAINT_KEY for taint in entry.node.taints)
+            self.evicting[entry.node.name] = entry.evictions
+
+    def _do_deleted_nodes(self, nodes: tuple[Node, ...], _: Step) -> None:
         for node in nodes:
             self._write("node gone")
-            del self.nodes[node.name]
+            self._release_node(node.name)
+            self.nodes.pop(node.name, None)
+
+    def _release_node(self, name: str) -> None:
+        metadata = self.nodes[name]["metadata"]
+        metadata["finalizers"] = [each for each in metadata.get("finalizers", ()) if "termination" not in each]
+        if "deletionTimestamp" in metadata and not metadata["finalizers"]:
+            del self.nodes[name]
+
+    def _delete_node(self, name: str) -> None:
+        metadata = self.nodes[name]["metadata"]
+        if metadata.get("finalizers"):
+            metadata["deletionTimestamp"] = format_time(self.now)
+        else:
+            del self.nodes[name]
 
     def _do_release(self, _: bool, step: Step) -> None:
         assert step.status is None
@@ -322,6 +386,21 @@ class World:
             if parse_node(old).agent_pool in self.pools:
                 self.nodes[name] = merge(old, {"status": new["status"], "spec": {"taints": new["spec"]["taints"]}})
 
+    def pods_run(self, *pods: Pod) -> None:
+        """Have pods on every Node, beside those that are there."""
+        for name in self.nodes:
+            self.pods[name] = [*self.pods.get(name, ()), *pods]
+
+    def pods_leave(self) -> None:
+        """End what was asked to go."""
+        for name, wanted in self.evicting.items():
+            uids = {eviction.pod.uid for eviction in wanted}
+            self.pods[name] = [pod for pod in self.pods.get(name, ()) if pod.uid not in uids]
+
+    def somebody_deletes_the_nodes(self) -> None:
+        for name in list(self.nodes):
+            self._delete_node(name)
+
     def somebody_deletes_the_pools(self) -> None:
         self.pools = {name: dataclasses.replace(pool, state="Deleting") for name, pool in self.pools.items()}
 
@@ -338,6 +417,8 @@ class World:
         """Take all obstacles away and give it time."""
         self.refusal, self.class_problem, self.is_listed, self.has_machines = None, None, True, True
         for _ in range(5):
+            self.settle()
+            self.pods_leave()
             self.settle()
             self.azure_finishes()
             self.garbage_is_collected()
@@ -397,6 +478,9 @@ def failed_and_going(world: World) -> None:
 def without_node(world: World) -> None:
     created(world)
     world.azure_finishes()
+    world.settle()
+    # Until Azure was asked for the VM.
+    world.now += timedelta(seconds=10)
     world.settle()
 
 

@@ -10,7 +10,7 @@ from provisioner.apis.times import format_time
 def raw_pod(name: str = "p1", **changes: Any) -> dict[str, Any]:
     """Return a running pod.
 
-    `changes` are `uid`, `deleted` (a moment), `phase`, `mirror`, `owner` (a kind), `claims` (names of
+    `changes` are `uid`, `deleted` and `started` (moments), `phase`, `mirror`, `owner` (a kind), `claims` (names of
     PersistentVolumeClaims), `annotations`, and whole fields of the spec.
     """
     metadata: dict[str, Any] = {
@@ -26,9 +26,12 @@ def raw_pod(name: str = "p1", **changes: Any) -> dict[str, Any]:
     if owner := changes.pop("owner", None):
         metadata["ownerReferences"] = [{"kind": owner, "name": "o"}]
     volumes = [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in changes.pop("claims", ())]
+    status = {"phase": changes.pop("phase", "Running")}
+    if started := changes.pop("started", None):
+        status["startTime"] = format_time(started)
     return {
         "metadata": metadata,
-        "status": {"phase": changes.pop("phase", "Running")},
+        "status": status,
         "spec": {"volumes": volumes, **changes},
     }
 

@@ -243,6 +243,13 @@ def test_label_of_the_author_wins_over_what_is_known(label: str) -> None:
     assert launch_labels(asked, offer_of(asked), location=LOCATION)[label] == "mine"
 
 
+@pytest.mark.parametrize("name", ["c" * 64, "of spot"])
+def test_name_of_a_class_that_fits_into_no_label_is_not_made_one(name: str) -> None:
+    # The API server would refuse all that is written together with it, and so the launch.
+    asked = claim(nodeClassRef={"group": "kaito.sh", "kind": "KaitoNodeClass", "name": name})
+    assert "kaito.sh/kaitonodeclass" not in launch_labels(asked, offer_of(asked), location=LOCATION)
+
+
 def test_zone_is_not_told_before_azure_has_chosen_it() -> None:
     asked = asking(requirement(names.ZONE_LABEL, "In", "eastus-3", "eastus-1"))
     assert "topology.kubernetes.io/zone" not in launch_labels(asked, offer_of(asked), location="")

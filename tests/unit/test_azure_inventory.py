@@ -98,6 +98,18 @@ async def test_nothing_is_known_before_the_first_list() -> None:
 
 
 @virtual_time
+async def test_the_first_lists_may_miss_what_an_earlier_run_has_asked_for() -> None:
+    bench = Bench()
+    assert not bench.inventory.is_settled
+    await asyncio.sleep(3.9)
+    await bench.refresh()
+    assert not bench.inventory.is_settled
+    await asyncio.sleep(0.1)
+    await bench.refresh()
+    assert bench.inventory.is_settled
+
+
+@virtual_time
 async def test_a_list_that_fails_makes_nothing_known_and_forgets_nothing() -> None:
     bench = Bench()
     bench.azure.error = failure()
@@ -183,8 +195,20 @@ async def test_what_a_later_list_says_of_a_created_pool_counts() -> None:
     bench.inventory.note_created(pool("a", "Creating"))
     await bench.refresh(pool("a", "Failed"))
     assert bench.inventory.lookup("a") == pool("a", "Failed")
+
+
+@virtual_time
+async def test_a_list_from_a_replica_behind_the_one_before_does_not_make_a_new_pool_absent() -> None:
+    bench = Bench()
+    bench.inventory.note_created(pool("a", "Creating"))
+    await asyncio.sleep(1)
+    await bench.refresh(pool("a", "Deleting"))
+    await asyncio.sleep(1)
     await bench.refresh()
-    assert bench.inventory.lookup("a") is Lookup.ABSENT, "it was listed, so its absence is real"
+    assert bench.inventory.lookup("a") == pool("a", "Deleting")
+    await asyncio.sleep(2)
+    await bench.refresh()
+    assert bench.inventory.lookup("a") is Lookup.ABSENT
 
 
 @virtual_time
@@ -224,6 +248,20 @@ async def test_deleting_a_pool_that_was_just_created_shows_it_deleting() -> None
     bench.inventory.note_created(pool("a", "Creating"))
     bench.inventory.note_deleting("a")
     assert bench.inventory.lookup("a") == pool("a", "Deleting")
+
+
+@virtual_time
+async def test_a_list_that_may_miss_a_creation_does_not_tell_of_the_end_of_the_deletion_that_followed() -> None:
+    bench = Bench()
+    bench.inventory.note_created(pool("a", "Creating"))
+    await asyncio.sleep(1)
+    bench.inventory.note_deleting("a")
+    await asyncio.sleep(2)
+    await bench.refresh()
+    assert bench.inventory.lookup("a") == pool("a", "Deleting")
+    await asyncio.sleep(1)
+    await bench.refresh()
+    assert bench.inventory.lookup("a") is Lookup.ABSENT
 
 
 @virtual_time

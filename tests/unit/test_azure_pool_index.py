@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provisioner.apis.agentpool import AgentPool
-from provisioner.azure.inventory import Inventory
+from provisioner.azure.inventory import SETTLE, Inventory
 from provisioner.azure.pool_index import PoolIndex
 from tests.unit.builders import peers_pool, pool, users_pool
 from tests.unit.virtual_time import now, virtual_time
@@ -92,6 +92,7 @@ async def test_own_writes_are_found_by_claim_before_any_list_has_them() -> None:
     await known.refresh()
     assert known.of_claim("uid-1") == (pool("a", uid="uid-1", state="Failed"),)
     azure.pools = ()
+    await asyncio.sleep(SETTLE)
     await known.refresh()
     assert known.of_claim("uid-1") == ()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.cluster import binaries, build, toolchain
+from fakes.cluster import binaries, build, toolchain, workshop
 from fakes.cluster.binaries import MODULE, PACKAGES, BinariesMissing
 
 NAMES = tuple(PACKAGES)
@@ -106,11 +106,15 @@ def test_cache_root_follows_xdg(environ: dict[str, str], expected: str) -> None:
     assert binaries.cache_root(environ) == Path(expected) / "gpu-provisioner" / "control-plane"
 
 
+def test_what_else_is_built_has_a_cache_beside_it() -> None:
+    assert binaries.cache_root({"HOME": "/h"}, room="suite") == Path("/h/.cache/gpu-provisioner/suite")
+
+
 def copied_module(tmp_path: Path) -> Path:
     return Path(shutil.copytree(MODULE, tmp_path / "module"))
 
 
-def test_key_is_stable_and_follows_each_file_and_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_stable_and_follows_each_file_and_the_flags(tmp_path: Path) -> None:
     module = copied_module(tmp_path)
     keys = [binaries.key(MODULE), binaries.key(module)]
     assert keys[0] == keys[1]
@@ -120,9 +124,8 @@ def test_key_is_stable_and_follows_each_file_and_the_flags(tmp_path: Path, monke
     with (module / "go.mod").open("a") as file:
         file.write("// another line\n")
     keys.append(binaries.key(module))
-    monkeypatch.setattr(binaries, "build_flags", lambda _module: ("-race",))
-    keys.append(binaries.key(module))
-    assert len(set(keys)) == 4
+    keys += [binaries.key(module, flags=("-race",)), binaries.key(module, flags=("-race", "-v"))]
+    assert len(set(keys)) == 5
 
 
 def test_build_flags_stamp_the_version_of_go_mod(tmp_path: Path) -> None:
@@ -174,6 +177,13 @@ def test_go_that_pip_installed_before_is_taken_when_path_has_an_old_one(tmp_path
     assert toolchain.find_go(environ, stream=io.StringIO()) == installed
 
 
+def test_go_that_pip_installed_for_another_module_is_taken_when_it_is_new_enough(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PATH=str(tmp_path))
+    fake_go(binaries.cache_root(environ) / "go-1.20" / "go" / "bin", version="1.20.1")
+    newer = fake_go(binaries.cache_root(environ) / "go-1.99" / "go" / "bin", version="1.99.3")
+    assert toolchain.find_go(environ, stream=io.StringIO()) == newer
+
+
 def test_without_go_and_pip_the_error_says_what_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(argv: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(argv, returncode=1, stdout="no matching distribution\n")
@@ -211,7 +221,7 @@ printf '#!/bin/sh\\n' > "$2"
 chmod +x "$2"
 """,
     )
-    monkeypatch.setattr(build, "_POLL", 0.01)
+    monkeypatch.setattr(workshop, "_POLL", 0.01)
     return environment(tmp_path, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
 
 
@@ -261,7 +271,7 @@ class Terminal(io.StringIO):
 
 def test_progress_stays_on_one_line_of_a_terminal() -> None:
     terminal = Terminal()
-    progress = build.Progress(terminal, total=2)
+    progress = workshop.Progress(terminal, total=2)
     progress.begin(1, name="etcd")
     progress.building(1, name="etcd", elapsed=1.4)
     assert "\n" not in terminal.getvalue()
@@ -271,7 +281,7 @@ def test_progress_stays_on_one_line_of_a_terminal() -> None:
 
 def test_progress_without_a_terminal_is_a_line_a_minute() -> None:
     plain = io.StringIO()
-    progress = build.Progress(plain, total=1)
+    progress = workshop.Progress(plain, total=1)
     progress.begin(1, name="etcd")
     for elapsed in range(1, 130):
         progress.building(1, name="etcd", elapsed=elapsed)

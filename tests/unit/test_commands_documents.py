@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provisioner.apis import names
-from provisioner.commands.documents import Documents, read_files
+from provisioner.commands.documents import Documents, Wish, WorkspaceWish, read_files
 from provisioner.commands.exits import Exit, Trouble
 from tests.unit.builders import A100, kaito_claim
 
@@ -33,6 +32,18 @@ def read(*texts: str) -> Documents:
     return read_files(["-"], stdin=io.StringIO("\n---\n".join(texts)))
 
 
+def claim_of(found: Documents) -> Wish:
+    (wish,) = found.wishes
+    assert isinstance(wish, Wish)
+    return wish
+
+
+def workspace_of(found: Documents) -> WorkspaceWish:
+    (wish,) = found.wishes
+    assert isinstance(wish, WorkspaceWish)
+    return wish
+
+
 def workspace(**changes: Any) -> str:
     raw = yaml.safe_load(WORKSPACE)
     raw["resource"] |= changes
@@ -41,9 +52,9 @@ def workspace(**changes: Any) -> str:
 
 def test_claim_is_read_as_its_client_wrote_it() -> None:
     raw = kaito_claim("ws1")
-    (wish,) = read(yaml.safe_dump(raw)).wishes
+    wish = claim_of(read(yaml.safe_dump(raw)))
 
-    assert (wish.label, wish.kind, wish.source, wish.is_named) == ("ws1", "NodeClaim", "standard input", True)
+    assert (wish.label, wish.source, wish.is_named) == ("ws1", "standard input", True)
     assert wish.claim.spec is not None
     assert wish.claim.labels == raw["metadata"]["labels"]
     assert wish.claim.is_managed
@@ -51,7 +62,7 @@ def test_claim_is_read_as_its_client_wrote_it() -> None:
 
 def test_claim_out_of_a_cluster_is_planned_as_a_new_one() -> None:
     raw = kaito_claim("ws1", status={"providerID": "azure:///x", "nodeName": "n"})
-    (wish,) = read(yaml.safe_dump(raw)).wishes
+    wish = claim_of(read(yaml.safe_dump(raw)))
 
     assert (wish.claim.provider_id, wish.claim.node_name) == ("", "")
     assert wish.claim.uid != raw["metadata"]["uid"]
@@ -60,28 +71,38 @@ def test_claim_out_of_a_cluster_is_planned_as_a_new_one() -> None:
 def test_name_that_is_made_up_later_is_not_taken_for_one() -> None:
     raw = kaito_claim("x")
     raw["metadata"] = {"generateName": "gpu-"}
-    (wish,) = read(yaml.safe_dump(raw)).wishes
+    wish = claim_of(read(yaml.safe_dump(raw)))
 
     assert (wish.label, wish.is_named) == ("gpu-xxxxx", False)
 
 
-def test_workspace_becomes_a_claim_of_its_size() -> None:
-    (wish,) = read(WORKSPACE).wishes
-    claim = wish.claim
+def test_workspace_is_read_as_its_author_wrote_it() -> None:
+    wish = workspace_of(read(WORKSPACE))
+    subject = wish.workspace
 
-    assert (wish.label, wish.kind, wish.is_named) == ("workspace-phi-3-mini", "Workspace", False)
-    assert claim.is_managed
-    assert claim.labels["apps"] == "phi-3"
-    assert claim.labels["kaito.sh/workspace"] == "workspace-phi-3-mini"
-    assert claim.spec is not None
-    sizes = [r.values for r in claim.spec.requirements if r.key == names.INSTANCE_TYPE_LABEL]
-    assert sizes == [("Standard_NC6s_v3",)]
+    assert (wish.label, wish.source, subject.key) == ("workspace-phi-3-mini", "standard input", f"default/{wish.label}")
+    assert (subject.resource.instance_type, subject.resource.count) == ("Standard_NC6s_v3", None)
+    assert subject.inference is not None
+    assert subject.inference.preset is not None
+    assert subject.inference.preset.name == "phi-3-mini-4k-instruct"
 
 
-def test_workspace_becomes_as_many_claims_as_it_counts() -> None:
-    wishes = read(workspace(count=3)).wishes
+def test_workspace_out_of_a_cluster_is_planned_as_a_new_one() -> None:
+    raw = yaml.safe_load(WORKSPACE)
+    raw["metadata"] |= {"namespace": "ml", "uid": "u", "finalizers": 3, "annotations": {"kaito.sh/enablelb": "true"}}
+    raw["status"] = {"targetNodeCount": 7, "instanceTypes": ["Standard_NC24"]}
+    subject = workspace_of(read(yaml.safe_dump(raw))).workspace
 
-    assert [wish.label for wish in wishes] == [f"workspace-phi-3-mini {number}/3" for number in (1, 2, 3)]
+    assert (subject.key, subject.target_node_count, subject.instance_types) == ("ml/workspace-phi-3-mini", 0, ())
+    assert (subject.finalizers, subject.annotations) == ((), {"kaito.sh/enablelb": "true"})
+
+
+def test_config_maps_are_kept_for_the_workspaces_that_name_them() -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b", "n": 3}}
+
+    found = read(WORKSPACE, yaml.safe_dump(config))
+
+    assert (found.configs, found.notes) == ({("default", "c"): {"a": "b"}}, ())
 
 
 @pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
@@ -140,7 +161,6 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a list of texts": ("{kind: List, items: [a]}", ("an item of a list",)),
     "no resource": ("{apiVersion: kaito.sh/v1beta1, kind: Workspace, metadata: {name: w}}", ("has no resource",)),
-    "no size": (workspace(instanceType=""), ("names no resource.instanceType", "only named sizes can be planned")),
     "no machines": (workspace(count=0), ("resource.count must be 1 to 1000, not 0",)),
     "too many machines": (workspace(count=10**12), ("resource.count must be",)),
     "a text as number": (workspace(count="two"), ("resource.count must be 1 to 1000, not two",)),
@@ -175,9 +195,12 @@ def test_aliases_that_unfold_without_end_are_not_unfolded() -> None:
     lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 60)]
     bomb = "\n".join(lines)
 
-    found = read(f"{bomb}\napiVersion: *a59\nkind: *a59", WORKSPACE, workspace(count=1) + "\nstatus: {}")
+    labels = "metadata: {name: w, labels: {a: *a59}, annotations: *a59}"
+    hidden = f"{bomb}\napiVersion: kaito.sh/v1beta1\nkind: Workspace\n{labels}\nresource: {{instanceType: *a59}}"
 
-    assert len(found.wishes) == 2
+    found = read(f"{bomb}\napiVersion: *a59\nkind: *a59", WORKSPACE, workspace(count=1) + "\nstatus: {}", hidden)
+
+    assert len(found.wishes) == 3
     with pytest.raises(Trouble, match=r"resource\.count must be 1 to 1000\.$"):
         read(
             f"{bomb}\napiVersion: kaito.sh/v1beta1\nkind: Workspace\nmetadata: {{name: w}}\n"

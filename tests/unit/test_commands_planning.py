@@ -45,7 +45,7 @@ def situation(**changes: Any) -> Situation:
 
 
 def wish(name: str = "ws1", **changes: Any) -> Wish:
-    return Wish(label=name, source="claims.yaml", kind="NodeClaim", claim=claim(name, **changes))
+    return Wish(label=name, source="claims.yaml", claim=claim(name, **changes))
 
 
 def several(*sizes: str, spot: bool = False) -> list[dict[str, Any]]:
@@ -240,7 +240,6 @@ def test_hostile_names_do_not_reach_the_terminal() -> None:
     hostile = Wish(
         label="ws\x1b[31m1",
         source="a\x1b.yaml",
-        kind="NodeClaim",
         claim=claim("ws1", requirements=several("Standard_\x1b[2J\u202e")),
     )
     plan = make_plan([hostile], situation=situation())

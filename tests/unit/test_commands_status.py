@@ -102,6 +102,14 @@ def test_deleted_claim_terminates_since_it_was_deleted() -> None:
     assert status.why == "Azure is deleting agent pool x."
 
 
+def test_deleted_claim_says_what_its_drain_waits_for() -> None:
+    held = condition("Drained", "Unknown", "Draining", "1 pod is waiting to be evicted: default/p1.")
+    status = claim_status(claim(deleted=LATER, status={"conditions": [LAUNCHED, held]}))
+
+    assert (status.phase, status.since) == (Phase.TERMINATING, LATER)
+    assert status.why == "Draining: 1 pod is waiting to be evicted: default/p1."
+
+
 def test_pool_size_and_node_are_what_is_recorded() -> None:
     labels = {names.WORKSPACE_LABEL: "w", names.CAPACITY_TYPE_LABEL: "spot"}
     stored = {"providerID": provider_id("ws1"), "nodeName": "aks-ws1-0"}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from provisioner.apis import names
 from provisioner.apis.conditions import CONSISTENT_STATE_FOUND, INITIALIZED, LAUNCHED, READY, REGISTERED
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.lifecycle import reconcile
@@ -38,7 +39,8 @@ def initialized(*found: dict[str, Any], capacity: Any = None, **changes: Any) ->
 
 
 def look(claim: NodeClaim, *, size: Size = EIGHT, wait_for_gpus: bool = True, **of_node: Any) -> Step:
-    joined = node(owner=claim.uid, **of_node)
+    labels = {names.NODECLASS_LABEL: "default"}
+    joined = node(owner=claim.uid, labels=labels, finalizers=[names.TERMINATION_FINALIZER], **of_node)
     return reconcile(view(claim, joined, pools=listed(pool()), recorded_size=size, wait_for_gpus=wait_for_gpus))
 
 

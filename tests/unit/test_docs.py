@@ -1,6 +1,8 @@
 """What the documents say is so: examples, reasons, settings and commands are checked against the code."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,14 +10,18 @@ import yaml
 
 from provisioner.apis.failure import FailureClass
 from provisioner.apis.nodeclaim import parse_nodeclaim
+from provisioner.gpus import presets
 from provisioner.placement.market import Market
 from provisioner.placement.place import place
 from provisioner.placement.sizes import KnownSizes, NothingListed
+from provisioner.settings import Settings, source_of
+from provisioner.workspace.settings import WorkspaceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
 CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
+WORKSPACES = (ROOT / "docs" / "workspaces.md").read_text()
 DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()
 
 _REASON = re.compile(r'reason="([A-Z]\w+)"|_Refused\(\s*"([A-Z]\w+)"|return "([A-Z]\w+)", ')
@@ -30,14 +36,21 @@ def reasons_in_code() -> set[str]:
     return found - statuses - {"GarbageCollected", "InstanceTypeNote", "DeletingAgentPool"}
 
 
-def test_the_claim_of_the_readme_is_the_claim_of_the_demo() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert yaml.safe_load(example) == yaml.safe_load((ROOT / "fakes" / "demo" / "nodeclaim.yaml").read_text())
+def manifest(kind: str) -> str:
+    """Return the YAML of that kind in the README."""
+    (found,) = [text for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if f"kind: {kind}\n" in text]
+    return str(found)
+
+
+@pytest.mark.parametrize("kind", ["Workspace", "NodeClaim"])
+def test_the_manifests_of_the_readme_are_the_examples(kind: str) -> None:
+    example = (ROOT / "docs" / "examples" / f"{kind.lower()}.yaml").read_text()
+
+    assert yaml.safe_load(manifest(kind)) == yaml.safe_load(example)
 
 
 def test_the_claim_of_the_readme_can_be_served() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    raw = yaml.safe_load(example)
+    raw = yaml.safe_load(manifest("NodeClaim"))
     raw["metadata"]["uid"] = "u"
     claim = parse_nodeclaim(raw)
     assert claim.spec is not None
@@ -57,6 +70,66 @@ def test_every_explained_reason_exists() -> None:
             assert f'"{reason}"' in code, reason
 
 
+def reasons_of_workspaces() -> set[str]:
+    """Return the reasons that the Workspace controller sets: where one is named, and first in a pair with a message."""
+    found: set[str] = set()
+    for path in (ROOT / "provisioner" / "workspace").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            found |= set(_reasons(node))
+    return found
+
+
+def _reasons(node: ast.AST) -> Iterator[str]:
+    word = re.compile(r"(?:[A-Z][a-z]|workspace[A-Z])\w+")
+    if isinstance(node, ast.keyword) and node.arg == "reason":
+        yield from _words(node.value, word)
+    elif isinstance(node, ast.Tuple) and node.elts and isinstance(node.elts[-1], ast.JoinedStr | ast.Call):
+        for part in node.elts[:-1]:
+            yield from _words(part, word)
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "_INVALID":
+        assert node.value is not None
+        yield from _words(node.value, word)
+
+
+def _words(node: ast.expr, word: re.Pattern[str]) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and word.fullmatch(node.value):
+        yield node.value
+
+
+def explained_reasons_of_workspaces() -> set[str]:
+    rows = re.findall(r"^\| (?:True|False), (.*?) \|", WORKSPACES, re.MULTILINE)
+    said = re.findall(r"True, `(\w+)`", WORKSPACES)
+    events = WORKSPACES.partition("### Events")[2].partition("## Sizing")[0]
+    return {*said, *re.findall(r"`(\w+)`", " ".join(rows)), *re.findall(r"`([A-Z]\w+)`", events)}
+
+
+def test_every_reason_of_workspaces_is_explained() -> None:
+    assert len(reasons_of_workspaces()) > 20
+    assert reasons_of_workspaces() - set(re.findall(r"`(\w+)`", WORKSPACES)) == set()
+
+
+def test_every_explained_reason_of_workspaces_exists() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "provisioner" / "workspace").glob("*.py"))
+    assert {reason for reason in explained_reasons_of_workspaces() if f'"{reason}"' not in code} == set()
+
+
+def test_presets_are_listed_as_they_are_built_in() -> None:
+    listed = [line for line in WORKSPACES.splitlines() if re.match(r"\| `[\w.-]+`(?:, `[\w.-]+`)* \| [\w.-]+/", line)]
+
+    assert listed == [
+        f"| {', '.join(f'`{alias}`' for alias in preset.aliases)} | {preset.name} | {preset.weights_gib:g} "
+        f"| {preset.context} | {'yes' if preset.tuning else ''} | {'yes' if preset.gated else ''} |"
+        for preset in presets.presets()
+    ]
+
+
+def test_every_setting_of_the_workspace_controller_is_explained_and_every_explained_one_exists() -> None:
+    section = WORKSPACES.partition("## Settings")[2].partition("\n## ")[0]
+    read = {name for info in WorkspaceSettings.model_fields.values() for name in source_of(info).env}
+
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+|KUBECONFIG)`", section)) - {"HF_TOKEN"} == read
+
+
 def test_every_metric_is_explained_and_every_explained_one_exists() -> None:
     code = "".join(path.read_text() for path in (ROOT / "provisioner").rglob("*.py"))
     kinds = r"gpu_provisioner|karpenter|operator|workqueue|controller_runtime"
@@ -72,12 +145,30 @@ def test_every_make_target_that_is_mentioned_exists() -> None:
 
 
 def test_every_environment_name_that_is_mentioned_is_read() -> None:
-    settings = (ROOT / "provisioner" / "settings.py").read_text()
-    names = r"\b((?:AZURE|ARM)_[A-Z_]+|DEPLOYMENT_MODE|[A-Z]+_PORT|[A-Z_]+_SECONDS|WAIT_FOR_GPUS|REPLACE_DRIFTED)\b"
-    for name in re.findall(names, README + CONDITIONS):
-        assert f'"{name}"' in settings, name
+    kinds = (Settings, WorkspaceSettings)
+    read = {name for kind in kinds for info in kind.model_fields.values() for name in source_of(info).env}
+    names = (
+        r"\b((?:AZURE|ARM|SERVING|LEASE|HF)_[A-Z_]+|DEPLOYMENT_MODE|[A-Z]+_PORT|[A-Z_]+_SECONDS|WAIT_FOR_GPUS|REPLACE_DRIFTED"
+        r"|WORKSPACE_NODES|LEADER_ELECTION)\b"
+    )
+    # A key of Secrets, and a variable of Hugging Face's own tools that `plan` reads.
+    assert set(re.findall(names, README + CONDITIONS + WORKSPACES)) - read == {"HF_TOKEN"}
 
 
 def test_every_path_that_is_mentioned_exists() -> None:
-    for path in re.findall(r"\b((?:docs|fakes|crds|provisioner|\.ci)/[\w./-]*[\w/])", README + DEVELOPMENT):
+    for path in re.findall(
+        r"\b((?:docs|fakes|crds|provisioner|\.ci)/[\w./-]*[\w/])", README + DEVELOPMENT + WORKSPACES
+    ):
         assert (ROOT / path).exists(), path
+
+
+def test_every_spec_of_karpenters_is_proven_by_a_test_that_exists_or_says_why_not() -> None:
+    document = (ROOT / "docs" / "conformance.md").read_text()
+    rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) > 200
+    assert all(len(row) == 2 and all(cell.strip(" |") for cell in row) for row in rows)
+    proofs = re.findall(r"`((?:unit|scenarios|semantics|conformance|chaos)/\w+\.py)(?:::(test_\w+))?`", document)
+    assert proofs
+    for path, name in proofs:
+        code = (ROOT / "tests" / path).read_text()
+        assert not name or f"def {name}(" in code, f"{path}::{name}"

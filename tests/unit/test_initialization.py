@@ -19,6 +19,7 @@ from tests.unit.builders import (
     GPU_TAINT,
     NAME,
     NOT_READY_TAINT,
+    NOW,
     condition,
     kaito_claim,
     node,
@@ -393,3 +394,41 @@ def test_initialized_claim_stays_so_whatever_becomes_of_its_node() -> None:
     found = draft.conditions.get(INITIALIZED)
     assert found is not None
     assert found.observed_generation == 2
+
+
+NOT_READY_YET = condition(INITIALIZED, "Unknown", "NodeNotReady", "Node status is NotReady")
+
+
+@pytest.mark.parametrize(
+    ("age", "reason", "again_after"),
+    [
+        (timedelta(0), "NodeNotReady", timedelta(seconds=3)),
+        (timedelta(seconds=2), "NodeNotReady", timedelta(seconds=1)),
+        (timedelta(seconds=3), "KnownEphemeralTaintsExist", None),
+        (timedelta(seconds=-1), "KnownEphemeralTaintsExist", None),
+    ],
+    ids=["Ready just now", "Ready since moments", "Ready for long", "Ready in the future"],
+)
+def test_what_a_node_lacks_is_written_once_it_has_been_ready_for_a_moment(
+    age: timedelta, reason: str, again_after: timedelta | None
+) -> None:
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED, REGISTERED), NOT_READY_YET]}
+    draft = after(registered_claim(status=status), joined(since=NOW - age, taints=[NOT_READY_TAINT]))
+    assert initialized(draft)[:2] == ("Unknown", reason)
+    assert draft.again_after == again_after
+
+
+def test_what_a_node_lacks_is_written_at_once_with_the_registration() -> None:
+    claim = recorded_claim(status={"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED), NOT_READY_YET]})
+    seen = view(claim, joined(since=NOW, taints=[NOT_READY_TAINT]))
+    draft = Draft(conditions=claim.condition_set(now=seen.now))
+    draft.conditions.set_true(REGISTERED)
+    initialize(seen, draft)
+    assert initialized(draft)[:2] == ("Unknown", "KnownEphemeralTaintsExist")
+
+
+def test_complete_node_is_not_waited_for() -> None:
+    status = {"providerID": provider_id(NAME), "conditions": [*reached(LAUNCHED, REGISTERED), NOT_READY_YET]}
+    draft = after(registered_claim(status=status), joined(since=NOW))
+    assert initialized(draft)[0] == "True"
+    assert draft.again_after is None

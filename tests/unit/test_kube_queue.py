@@ -253,3 +253,19 @@ async def test_key_that_was_handled_well_since_is_held_no_more() -> None:
     queue.forget("a")
     queue.add("a")
     assert len(queue) == 1
+
+
+@virtual_time
+async def test_key_that_is_not_wanted_any_more_does_not_come_back() -> None:
+    queue = make()
+    queue.add_after("gone", 10)
+    queue.add_after("stays", 10)
+    queue.add("due")
+    queue.retry("failed", at_least=10)
+    queue.retain(lambda key: key == "stays")
+    await asyncio.sleep(100)
+    assert await get_all(queue) == ["due", "stays"]
+    # Neither the pause that a server had asked for nor the failure counts for another of that name.
+    assert queue.retry("failed") <= 1.0
+    await asyncio.sleep(1)
+    assert await get_all(queue) == ["failed"]

@@ -3,14 +3,14 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable, Unserved
 from provisioner.kube.gateway import KubeGateway
 from tests.unit.kube_support import write_kubeconfig
 
@@ -192,9 +192,20 @@ async def test_long_list_is_read_in_pages(server: Server, gateway: KubeGateway) 
     server.then({"items": [{"n": 2}], "metadata": {"resourceVersion": "9"}})
     assert await gateway.list_claims() == ([{"n": 1}, {"n": 2}], "9")
     assert [dict(request.query) for request in server.seen] == [
-        {"limit": "500"},
-        {"limit": "500", "continue": "a&b="},
+        {"limit": "250"},
+        {"limit": "250", "continue": "a&b="},
     ]
+
+
+async def test_listed_nodes_come_without_what_nobody_reads(server: Server, gateway: KubeGateway) -> None:
+    metadata, capacity = {"name": "n1", "labels": {"a": "b"}}, {"nvidia.com/gpu": "1"}
+    bulky = {
+        "metadata": {**metadata, "managedFields": [{"manager": "kubelet"}]},
+        "status": {"capacity": capacity, "images": [{"names": ["a"]}], "nodeInfo": {"kernelVersion": "6.8"}},
+    }
+    server.then({"items": [bulky, {"status": None}], "metadata": {"resourceVersion": "9"}})
+    nodes, _ = await gateway.list_nodes()
+    assert nodes == [{"metadata": metadata, "status": {"capacity": capacity}}, {"status": None}]
 
 
 async def test_list_that_expires_between_pages_is_read_at_once(server: Server, gateway: KubeGateway) -> None:
@@ -211,6 +222,22 @@ async def test_kind_that_is_not_served_is_no_empty_list_of_claims(server: Server
         await gateway.list_claims()
     server.then("404 page not found", status=404)
     assert await gateway.list_node_classes() == []
+
+
+@pytest.mark.parametrize("said", ["text", "status"])
+async def test_kind_that_is_not_served_is_no_missing_object(server: Server, gateway: KubeGateway, said: str) -> None:
+    asks: list[Callable[[], Awaitable[object]]] = [
+        lambda: gateway.get_claim("w1"),
+        lambda: gateway.delete_claim("w1", uid="u"),
+        lambda: gateway.patch_claim("w1", {}, resource_version="1"),
+    ]
+    for ask in asks:
+        if said == "text":
+            server.then("404 page not found", status=404)
+        else:
+            server.refuse(404, "the server could not find the requested resource", "NotFound")
+        with pytest.raises(Unserved):
+            await ask()
 
 
 async def test_missing_object_is_none(server: Server, gateway: KubeGateway) -> None:
@@ -253,8 +280,8 @@ async def test_pods_are_listed_by_their_node(server: Server, gateway: KubeGatewa
     assert await gateway.list_pods(node="aks-w1-0") == [{"n": 1}, {"n": 2}]
     assert {request.path for request in server.seen} == {"/api/v1/pods"}
     assert [dict(request.query) for request in server.seen] == [
-        {"fieldSelector": "spec.nodeName=aks-w1-0", "limit": "500"},
-        {"fieldSelector": "spec.nodeName=aks-w1-0", "limit": "500", "continue": "t"},
+        {"fieldSelector": "spec.nodeName=aks-w1-0", "limit": "250"},
+        {"fieldSelector": "spec.nodeName=aks-w1-0", "limit": "250", "continue": "t"},
     ]
 
 

@@ -12,7 +12,7 @@ from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim.agentpool_spec import pool_name, render
 from provisioner.nodeclaim.launch import launch
 from provisioner.nodeclaim.nodeclass import hash_annotations
-from provisioner.nodeclaim.view import CreatePool, DeletePool, Draft, FindInstance, View
+from provisioner.nodeclaim.view import CreatePool, DeletePool, Draft, FindInstance, View, Waiting
 from provisioner.placement.market import OfferKey, Placement, Refusal
 from tests.unit.builders import (
     A100,
@@ -253,8 +253,25 @@ def test_node_that_has_joined_is_a_launched_claim_whatever_azure_still_does(stat
     assert draft.azure is None
 
 
+@pytest.mark.parametrize(
+    ("waiting", "again_after"),
+    [
+        (None, 10),
+        (Waiting(what="Azure", since=NOW - timedelta(minutes=5)), 10),
+        (Waiting(what="Node", since=NOW - timedelta(seconds=8)), 2),
+    ],
+    ids=["first look", "done just now", "not yet"],
+)
+def test_node_of_a_finished_pool_is_given_moments_to_join(waiting: Waiting | None, again_after: int) -> None:
+    draft = after(view(recorded_claim(), pools=listed(pool()), waiting=waiting))
+    assert launched(draft) == ("Unknown", "CreatingAgentPool")
+    assert draft.azure is None
+    assert draft.again_after == timedelta(seconds=again_after)
+
+
 def test_finished_pool_without_a_node_has_its_vm_looked_up() -> None:
-    draft = after(view(recorded_claim(), pools=listed(pool())))
+    waiting = Waiting(what="Node", since=NOW - timedelta(seconds=10))
+    draft = after(view(recorded_claim(), pools=listed(pool()), waiting=waiting))
     assert launched(draft) == ("Unknown", "CreatingAgentPool")
     assert draft.azure == FindInstance(name=NAME)
     assert draft.again_after == timedelta(seconds=15)

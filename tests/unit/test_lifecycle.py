@@ -11,7 +11,7 @@ from provisioner.apis.conditions import CONSISTENT_STATE_FOUND, INITIALIZED, LAU
 from provisioner.apis.times import format_time
 from provisioner.nodeclaim.lifecycle import reconcile
 from provisioner.nodeclaim.nodeclass import hash_annotations
-from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, Step
+from provisioner.nodeclaim.view import CreatePool, DeletePool, FindInstance, NodePatch, Step
 from tests.unit.builders import (
     A100,
     CREATED,
@@ -92,7 +92,14 @@ def test_claim_of_kaito_becomes_a_node_and_goes_again() -> None:
 
     world.client_deletes()
     world.settle()
-    assert world.take() == ([f"delete {NAME}", "status"], [("InstanceTerminating", "True", "InstanceTerminating")])
+    assert world.take() == (
+        ["node", "node deleted", f"delete {NAME}", "status"],
+        [
+            ("Drained", "True", "Drained"),
+            ("VolumesDetached", "True", "VolumesDetached"),
+            ("InstanceTerminating", "True", "InstanceTerminating"),
+        ],
+    )
     assert world.claim.is_true(READY)
 
     world.azure_finishes()
@@ -158,6 +165,10 @@ def test_pool_that_is_finished_before_its_node_joins_is_launched_by_its_vm() -> 
     world.take()
     world.azure_finishes()
     world.has_machines = False
+    expecting = world.settle()
+    assert expecting is not None
+    assert expecting.azure is None
+    world.now += timedelta(seconds=10)
     waiting = world.settle()
     assert waiting is not None
     assert waiting.azure == FindInstance(name=NAME)
@@ -343,15 +354,17 @@ def test_violated_invariant_is_a_warning() -> None:
     assert [(notice.reason, notice.is_warning) for notice in step.notices] == [("MultipleNodesFound", True)]
 
 
-def test_claim_that_the_peer_has_made_ready_is_not_touched() -> None:
+def test_claim_that_the_peer_has_made_ready_gets_the_label_of_its_class_with_its_node_and_nothing_else() -> None:
     status = {
         "providerID": provider_id(NAME),
         "nodeName": node().name,
         "conditions": reached(INITIALIZED, LAUNCHED, REGISTERED, READY),
     }
     done = claim(status=status, finalizers=(names.TERMINATION_FINALIZER,))
-    step = reconcile(view(done, node(owner=done.uid), pools=listed(peers_pool())))
-    assert step == Step(settled=True)
+    held = node(owner=done.uid, finalizers=[names.TERMINATION_FINALIZER])
+    step = reconcile(view(done, held, pools=listed(peers_pool())))
+    labels = {"labels": {names.NODECLASS_LABEL: "default"}}
+    assert step == Step(metadata=labels, node_patch=NodePatch(node=held, patch={"metadata": labels}), settled=True)
 
 
 def test_claim_that_the_peer_was_launching_goes_on_with_the_same_pool() -> None:

@@ -14,6 +14,7 @@ from provisioner.apis.failure import FailureClass
 from provisioner.nodeclaim.view import Step
 from tests.unit.builders import NAME, failure, kaito_claim
 from tests.unit.claim_world import NO_CLASS, NO_ROOM, STAGES, World, ready
+from tests.unit.pod_builders import pod
 
 every_stage = pytest.mark.parametrize("reach", STAGES.values(), ids=STAGES)
 
@@ -77,7 +78,7 @@ def test_pool_that_somebody_deletes_is_replaced_before_the_launch_and_ends_the_c
     assert list(world.pools) == ([] if was_launched else [NAME])
 
 
-@pytest.mark.parametrize("survived", range(6))
+@pytest.mark.parametrize("survived", range(8))
 @pytest.mark.parametrize("is_deleted", [False, True], ids=["becoming ready", "going"])
 def test_crash_between_any_two_writes_is_made_good(survived: int, is_deleted: bool) -> None:
     world = World()
@@ -86,7 +87,7 @@ def test_crash_between_any_two_writes_is_made_good(survived: int, is_deleted: bo
         world.client_deletes()
     world.crash_in = survived
     world.everything_ends_well()
-    writes = 4 if is_deleted else 5
+    writes = 6 if is_deleted else 5
     assert (world.crash_in is None) == (survived < writes), "each of the writes was once the last before a crash"
     if is_deleted:
         assert world.raw is None
@@ -96,7 +97,7 @@ def test_crash_between_any_two_writes_is_made_good(survived: int, is_deleted: bo
         assert (world.creations, list(world.pools)) == (1, [NAME])
 
 
-_ORDER = ("metadata", "node_patch", "status", "azure", "deleted_nodes", "release", "delete_claim")
+_ORDER = ("metadata", "node_patch", "going_nodes", "status", "azure", "deleted_nodes", "release", "delete_claim")
 
 
 def test_step_is_carried_out_with_azure_after_the_claim_and_the_finalizer_last() -> None:
@@ -121,6 +122,9 @@ HAPPENINGS: dict[str, Callable[[World], None]] = {
     "minutes pass": lambda world: setattr(world, "now", world.now + timedelta(minutes=6)),
     "class is missing": lambda world: setattr(world, "class_problem", NO_CLASS),
     "class is there": lambda world: setattr(world, "class_problem", None),
+    "pods run": lambda world: world.pods_run(pod(f"p{len(world.pods)}")),
+    "pods leave": World.pods_leave,
+    "somebody deletes the node": World.somebody_deletes_the_nodes,
     "restart": World.restarts,
     "crash": lambda world: setattr(world, "crash_in", 0),
     "crash after a write": lambda world: setattr(world, "crash_in", 1),

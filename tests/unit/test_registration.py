@@ -52,6 +52,13 @@ def patch(draft: Draft) -> dict[str, Any]:
     return dict(draft.node_patch.patch)
 
 
+def test_patch_is_of_one_version_of_the_node_only_where_it_replaces_the_taints() -> None:
+    for taints, is_of_version in (([GPU_TAINT, NOT_READY_TAINT], False), ([UNREGISTERED, GPU_TAINT], True)):
+        draft = after(claimed(), node(taints=taints))
+        assert draft.node_patch is not None
+        assert draft.node_patch.is_of_version is is_of_version
+
+
 def test_node_gets_labels_annotations_owner_and_taints_in_one_patch() -> None:
     joined = node(taints=[UNREGISTERED, NOT_READY_TAINT], ready="False")
     claim = claimed(startupTaints=[STARTUP])
@@ -67,6 +74,7 @@ def test_node_gets_labels_annotations_owner_and_taints_in_one_patch() -> None:
         "metadata": {
             "labels": {**claim.labels, "karpenter.sh/registered": "true"},
             "annotations": dict(claim.annotations),
+            "finalizers": [names.TERMINATION_FINALIZER],
             "ownerReferences": [
                 {
                     "apiVersion": "karpenter.sh/v1",
@@ -90,7 +98,10 @@ def test_labels_that_the_launch_has_just_found_are_on_the_node_too_and_the_claim
 def test_node_that_carries_everything_is_not_written() -> None:
     claim = claimed()
     complete = node(
-        owner=UID, labels={**claim.labels, names.REGISTERED_LABEL: "true"}, annotations=dict(claim.annotations)
+        owner=UID,
+        labels={**claim.labels, names.REGISTERED_LABEL: "true"},
+        annotations=dict(claim.annotations),
+        finalizers=[names.TERMINATION_FINALIZER],
     )
     draft = after(claim, complete)
     assert draft.node_patch is None
@@ -159,7 +170,8 @@ def test_claim_without_a_readable_spec_still_gets_its_node() -> None:
 
 @pytest.mark.parametrize("on_node", [[GPU_TAINT], []])
 def test_startup_taint_that_was_taken_off_does_not_come_back(on_node: list[Any]) -> None:
-    registered_node = node(owner=UID, taints=on_node, labels={names.REGISTERED_LABEL: "true"})
+    held = [names.TERMINATION_FINALIZER]
+    registered_node = node(owner=UID, taints=on_node, labels={names.REGISTERED_LABEL: "true"}, finalizers=held)
     assert after(claimed(REGISTERED, startupTaints=[STARTUP]), registered_node).node_patch is None
 
 
@@ -231,9 +243,33 @@ def test_violated_invariant_is_looked_at_again() -> None:
 
 
 def test_registered_claim_stays_so_and_its_node_is_not_touched_again() -> None:
-    draft = after(claimed(REGISTERED, generation=2), node(taints=[]))
+    held = node(taints=[], finalizers=[names.TERMINATION_FINALIZER])
+    draft = after(claimed(REGISTERED, generation=2), held)
     assert registered(draft)[0] == "True"
     assert (draft.node_patch, draft.status) == (None, {})
     found = draft.conditions.get(REGISTERED)
     assert found is not None
     assert found.observed_generation == 2
+
+
+# The finalizer that holds a deleted Node until it is drained
+
+
+def test_finalizers_of_others_stay_on_the_node() -> None:
+    draft = after(claimed(), node(finalizers=["example.com/theirs"]))
+    assert patch(draft)["metadata"]["finalizers"] == ["example.com/theirs", names.TERMINATION_FINALIZER]
+
+
+@pytest.mark.parametrize("owner", [UID, None], ids=["owned", "of the claim's pool"])
+def test_registered_node_without_the_finalizer_gets_it_and_nothing_else(owner: str | None) -> None:
+    draft = after(claimed(REGISTERED), node(taints=[], owner=owner))
+    assert patch(draft) == {"metadata": {"finalizers": [names.TERMINATION_FINALIZER]}}
+
+
+def test_node_that_is_being_deleted_does_not_get_the_finalizer_back() -> None:
+    assert after(claimed(REGISTERED), node(deleting=True, owner=UID)).node_patch is None
+
+
+def test_node_that_somebody_wrote_into_the_claims_status_does_not_get_the_finalizer() -> None:
+    victim = node("system")
+    assert after(claimed(REGISTERED, vm=victim.provider_id), victim).node_patch is None

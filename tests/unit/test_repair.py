@@ -51,7 +51,8 @@ def running(*kinds: str, **changes: Any) -> NodeClaim:
 
 
 def joined(**changes: Any) -> Node:
-    return node(**{"owner": UID, "since": SINCE, **changes})
+    held = {"labels": {names.NODECLASS_LABEL: "default"}, "finalizers": [names.TERMINATION_FINALIZER]}
+    return node(**{"owner": UID, "since": SINCE, **held, **changes})
 
 
 def look(claim: NodeClaim, *nodes: Node, minutes: float = 10, **changes: Any) -> Step:

@@ -14,12 +14,14 @@ from provisioner.apis.failure import FailureClass
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.agentpool_spec import pool_name
-from provisioner.nodeclaim.termination import terminate
-from provisioner.nodeclaim.view import DeletePool, Draft, View
+from provisioner.nodeclaim.termination import nodes_to_read, terminate
+from provisioner.nodeclaim.view import DeletePool, Draft, NodeLoad, View
 from tests.unit.builders import (
     CREATED,
+    GPU_TAINT,
     NAME,
     NOW,
+    UID,
     Listed,
     claim,
     failure,
@@ -35,6 +37,7 @@ from tests.unit.builders import (
     view,
 )
 
+DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
 HASHED = pool_name(NAME, alternative=True)
 READY_STATUS = {
     "providerID": provider_id(NAME),
@@ -48,9 +51,18 @@ def deleted(**changes: Any) -> NodeClaim:
 
 
 def after(view: View) -> Draft:
+    """Reconcile with empty loads of the Nodes that are asked about."""
+    view = replace(view, loads={node.name: NodeLoad(pods=()) for node in nodes_to_read(view)} | dict(view.loads))
     draft = Draft(conditions=view.claim.condition_set(now=view.now))
     terminate(view, draft)
     return draft
+
+
+def isolated(**changes: Any) -> Node:
+    """Return a Node that was deleted, waits for our finalizer and gets no new pods."""
+    labels = {names.EXCLUDE_FROM_BALANCERS_LABEL: "karpenter"}
+    held: dict[str, Any] = {"deleting": True, "finalizers": [names.TERMINATION_FINALIZER], "owner": UID}
+    return node(**{**held, "labels": labels, "taints": [GPU_TAINT, DISRUPTED], **changes})
 
 
 def terminating(draft: Draft) -> tuple[str, str, str] | None:
@@ -61,10 +73,12 @@ def terminating(draft: Draft) -> tuple[str, str, str] | None:
 @pytest.mark.parametrize("state", ["Creating", "Updating", "Succeeded", "Failed", "Canceled", "SomethingNew"])
 @pytest.mark.parametrize("status", [{}, READY_STATUS], ids=["before it launched", "when it was ready"])
 def test_pool_is_deleted_whatever_state_it_and_the_claim_are_in(state: str, status: dict[str, Any]) -> None:
-    draft = after(view(deleted(status=status), node(), pools=listed(pool(state=state))))
+    draft = after(view(deleted(status=status), isolated(), pools=listed(pool(state=state))))
     assert draft.azure == DeletePool(name=NAME)
     assert (draft.release, draft.deleted_nodes) == (False, ())
-    assert terminating(draft) is None
+    # To be written when Azure has accepted it.
+    assert terminating(draft) == ("True", "InstanceTerminating", f"Azure is deleting agent pool {NAME}.")
+    assert draft.status_follows
 
 
 def test_claim_waits_while_its_pool_goes() -> None:
@@ -75,14 +89,14 @@ def test_claim_waits_while_its_pool_goes() -> None:
 
 
 def test_claim_goes_with_its_node_when_the_pool_is_gone() -> None:
-    left = node()
+    left = node(ready="Unknown")
     draft = after(view(deleted(status=READY_STATUS), left))
     assert draft.deleted_nodes == (left,)
     assert draft.release
 
 
 def test_node_that_the_peers_finalizer_holds_is_let_go_too() -> None:
-    held = node(deleting=True, finalizers=[names.TERMINATION_FINALIZER])
+    held = node(deleting=True, ready="Unknown", finalizers=[names.TERMINATION_FINALIZER])
     assert after(view(deleted(status=READY_STATUS), held)).deleted_nodes == (held,)
 
 
@@ -212,7 +226,24 @@ def test_claim_is_held_while_a_pool_of_it_may_exist(doubtful: str) -> None:
     draft = after(view(deleted(pool="recorded"), node(), pools=listed(unknown=[doubtful])))
     assert (draft.release, draft.deleted_nodes, draft.azure) == (False, (), None)
     assert draft.refresh
+    assert draft.again_after is not None, "whatever the inventory tells of in the end, the claim is looked at"
     assert terminating(draft) is None
+
+
+def test_claim_asks_about_every_pool_that_may_be_its_own() -> None:
+    """The inventory tells of the names that it was asked about: with only another one of them the claim sleeps on."""
+    mine = {"recorded", NAME, HASHED}
+    pools = listed(unknown=mine)
+    assert after(view(deleted(pool="recorded"), pools=pools)).refresh
+    assert pools.asked == mine
+
+
+def test_claim_is_held_while_a_pool_of_an_earlier_run_may_not_be_listed_yet() -> None:
+    young = Listed(is_settled=False)
+    draft = after(view(deleted(), node(), pools=young))
+    assert (draft.release, draft.deleted_nodes) == (False, ())
+    assert draft.refresh
+    assert draft.again_after == timedelta(seconds=1)
 
 
 def test_failing_list_is_what_the_deleted_claim_shows() -> None:

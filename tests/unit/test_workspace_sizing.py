@@ -92,8 +92,16 @@ def test_cheapest_size_that_fits(model: str, first: str) -> None:
     prices = [known.price or 0 for known in alternatives if known]
 
     assert found.instance_types[0] == first
-    assert prices == sorted(prices)
+    assert prices[0] == min(prices)
     assert {known.gpu_count for known in alternatives if known} == {found.gpus}
+
+
+def test_alternatives_have_other_gpus() -> None:
+    found = well(sized(workspace()))
+    gpus = [known.gpu_name for name in found.instance_types if (known := SIZES.find(name))]
+
+    assert gpus[0] == "RTX PRO 6000 BSE"
+    assert len(set(gpus[:3])) == 3, gpus
 
 
 def test_nodes_that_are_brought_say_the_size() -> None:

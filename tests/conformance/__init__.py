@@ -1,0 +1,1 @@
+"""Karpenter's own tests, unmodified, against this controller."""
