@@ -6,17 +6,14 @@ A Workspace has no `spec`: `resource`, `inference` and `tuning` stand beside `st
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from provisioner.apis.conditions import Condition, parse_conditions
 from provisioner.apis.times import parse_time
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# An optional object, list or text that is written as null is one that is left out.
-_Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-_Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: () if value is None else value)]
 # What is handed on to Kubernetes as it is: a volume source, a pod template.
 Foreign = Mapping[str, Any]
 
@@ -24,13 +21,19 @@ Foreign = Mapping[str, Any]
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, raw: Any) -> Any:
+        """Take what is written as null for what is left out."""
+        return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
+
 
 class SelectorRequirement(_Frozen):
     """One of `resource.labelSelector.matchExpressions`."""
 
     key: str
     operator: str
-    values: _Texts = ()
+    values: tuple[str, ...] = ()
 
 
 class LabelSelector(_Frozen):
@@ -44,7 +47,7 @@ class Partition(_Frozen):
     """A part of a VM's GPUs: a MIG profile, or a number of whole ones."""
 
     mode: Literal["mig", "accelerator"]
-    profile: _Text = ""
+    profile: str = ""
     count: int | None = None
 
 
@@ -52,51 +55,51 @@ class Resource(_Frozen):
     """What the Workspace runs on. `count` is None where its author has left it out."""
 
     count: int | None = None
-    instance_type: _Text = Field(default="", alias="instanceType")
+    instance_type: str = Field(default="", alias="instanceType")
     label_selector: LabelSelector = Field(default=LabelSelector(), alias="labelSelector")
-    preferred_nodes: _Texts = Field(default=(), alias="preferredNodes")
+    preferred_nodes: tuple[str, ...] = Field(default=(), alias="preferredNodes")
     partition: Partition | None = None
 
 
 class PresetOptions(_Frozen):
     """`model_access_secret` names the Secret with HF_TOKEN."""
 
-    image: _Text = ""
-    image_pull_secrets: _Texts = Field(default=(), alias="imagePullSecrets")
-    model_access_secret: _Text = Field(default="", alias="modelAccessSecret")
+    image: str = ""
+    image_pull_secrets: tuple[str, ...] = Field(default=(), alias="imagePullSecrets")
+    model_access_secret: str = Field(default="", alias="modelAccessSecret")
 
 
 class PresetSpec(_Frozen):
     """A model by a short name of ours or by its Hugging Face ID."""
 
     name: str
-    access_mode: _Text = Field(default="", alias="accessMode")
+    access_mode: str = Field(default="", alias="accessMode")
     options: PresetOptions = Field(default=PresetOptions(), alias="presetOptions")
 
 
 class DataSource(_Frozen):
     """Where data or an adapter comes from: exactly one of URLs, image and volume."""
 
-    name: _Text = ""
-    urls: _Texts = ()
+    name: str = ""
+    urls: tuple[str, ...] = ()
     volume: Foreign | None = Field(default=None, alias="volumeSource")
-    image: _Text = ""
-    image_pull_secrets: _Texts = Field(default=(), alias="imagePullSecrets")
+    image: str = ""
+    image_pull_secrets: tuple[str, ...] = Field(default=(), alias="imagePullSecrets")
 
 
 class DataDestination(_Frozen):
     """Where a tuned adapter goes: a volume, or an image that is pushed with a Secret."""
 
     volume: Foreign | None = Field(default=None, alias="volumeSource")
-    image: _Text = ""
-    image_push_secret: _Text = Field(default="", alias="imagePushSecret")
+    image: str = ""
+    image_push_secret: str = Field(default="", alias="imagePushSecret")
 
 
 class Adapter(_Frozen):
     """A LoRA adapter and how strongly it counts: a decimal number, empty for 1."""
 
     source: DataSource = DataSource()
-    strength: _Text = ""
+    strength: str = ""
 
 
 class Inference(_Frozen):
@@ -104,16 +107,16 @@ class Inference(_Frozen):
 
     preset: PresetSpec | None = None
     template: Foreign | None = None
-    config: _Text = ""
-    adapters: Annotated[tuple[Adapter, ...], BeforeValidator(lambda value: () if value is None else value)] = ()
+    config: str = ""
+    adapters: tuple[Adapter, ...] = ()
 
 
 class Tuning(_Frozen):
     """What is tuned, on what, and where the adapter goes."""
 
     preset: PresetSpec | None = None
-    method: _Text = ""
-    config: _Text = ""
+    method: str = ""
+    config: str = ""
     input: DataSource | None = None
     output: DataDestination | None = None
 
@@ -196,7 +199,7 @@ def parse_workspace(raw: Mapping[str, Any]) -> Workspace:
         raw_spec=raw_spec,
         spec_error=error,
         conditions=parse_conditions(status.get("conditions"), fallback=created),
-        target_node_count=count if isinstance(count, int) else 0,
+        target_node_count=count if isinstance(count, int) and count > 0 else 0,
         instance_types=_texts(status.get("instanceTypes")),
         worker_nodes=_texts(status.get("workerNodes")),
         state=str(status.get("state") or ""),

@@ -73,8 +73,10 @@ async def look_up(
     hub = Hub(endpoint=endpoint, on_news=lambda name: waiting[name].set())
     found: dict[str, Model | Problem] = {}
     try:
-        for name in waiting:
-            hub.find(name, token=token)
+        for name, event in waiting.items():
+            if hub.find(name, token=token) is not None:
+                # No name of the Hub's: nobody is asked, and no news will come.
+                event.set()
         _, late = await asyncio.wait(
             [asyncio.create_task(event.wait(), name=name) for name, event in waiting.items()], timeout=patience
         )
@@ -122,7 +124,7 @@ def serve(
     context = _context(workspace, inputs)
     if isinstance(context, Problem):
         return Served(wish=wish, model=found, problem=context)
-    there = nodes.brought_type(workspace, brought)
+    there = nodes.brought_type(workspace, brought, sizes=_BUILT_IN)
     sizing = size(workspace, model=found, sizes=_BUILT_IN, now=now, context=context, brought=there)
     if isinstance(sizing, Problem):
         return Served(wish=wish, model=found, problem=sizing)

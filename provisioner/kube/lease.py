@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from provisioner.kube.errors import Conflict, KubeError
+from provisioner.kube.errors import Conflict, Gone, KubeError
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Kind, Objects
 
@@ -24,6 +24,8 @@ LEASE: Final = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="
 DURATION: Final = 15.0
 RENEW_DEADLINE: Final = 10.0
 RETRY: Final = 2.0
+# Seconds for one attempt: one that hangs leaves time for others before the deadline.
+_ATTEMPT: Final = 4.0
 # Seconds between looks of those that wait: a hand-over is to be had within one.
 LOOK: Final = 1.0
 
@@ -61,6 +63,9 @@ class LeaderElection:
         self._now = now
         self._seen: _Seen | None = None
         self._version = ""
+        # When the last request that has made the Lease ours, or kept it so, was sent: others reckon from when it was
+        # carried out, which is later. When it was answered may be later still, and would promise too much.
+        self._renewed = 0.0
         self._is_leader = False
         gauge = metrics.gauge(
             "leader_election_master_status", text="1 where this instance acts, 0 where it waits.", labels=("name",)
@@ -75,14 +80,19 @@ class LeaderElection:
     async def acquire(self, stop: asyncio.Event) -> bool:
         """Wait until the Lease is ours. Returns False where we were stopped meanwhile."""
         told = ""
+        loop = asyncio.get_running_loop()
         while not stop.is_set():
+            started = loop.time()
             try:
-                if await self._try():
-                    self._is_leader = True
+                async with asyncio.timeout(_ATTEMPT):
+                    is_ours = await self._try()
+            except (KubeError, TimeoutError) as error:
+                _log.warning("the Lease cannot be had", extra={"lease": self._name, "error": str(error)})
+            else:
+                if is_ours:
+                    self._renewed, self._is_leader = started, True
                     _log.info("this instance acts from now on", extra={"lease": self._name, "identity": self._identity})
                     return True
-            except KubeError as error:
-                _log.warning("the Lease cannot be had", extra={"lease": self._name, "error": str(error)})
             if self._seen is not None and self._seen.holder != told:
                 told = self._seen.holder
                 _log.info("another instance acts; waiting", extra={"lease": self._name, "holder": told})
@@ -93,31 +103,27 @@ class LeaderElection:
 
     async def keep(self) -> None:
         """Renew until cancelled. Raises LeadershipLost where that has failed for too long."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
-        while True:
-            await asyncio.sleep(RETRY)
-            try:
-                async with asyncio.timeout(max(renewed + RENEW_DEADLINE - loop.time(), 0.0)):
-                    await self._renew()
-            except Conflict as error:
-                self._is_leader = False
-                raise LeadershipLost(f"Lease {self._name} was taken over: {error}") from error
-            except (KubeError, TimeoutError) as error:
-                if loop.time() - renewed >= RENEW_DEADLINE:
-                    self._is_leader = False
-                    raise LeadershipLost(f"Lease {self._name} could not be renewed: {error}") from error
-                _log.warning("the Lease was not renewed", extra={"lease": self._name, "error": str(error)})
-            else:
-                renewed = loop.time()
+        try:
+            while True:
+                await asyncio.sleep(min(RETRY, max(self._left(), 0.0)))
+                await self._renew()
+        except LeadershipLost:
+            self._is_leader = False
+            raise
 
     async def release(self) -> None:
         """Let the Lease go, so that another instance takes over at once."""
         if not self._is_leader:
             return
         self._is_leader = False
-        with contextlib.suppress(KubeError):
-            await self._patch({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._time()})
+        try:
+            async with asyncio.timeout(_ATTEMPT):
+                await self._write({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._time()})
+        except (KubeError, TimeoutError, LeadershipLost) as error:
+            _log.info("the Lease was not let go; it runs out", extra={"lease": self._name, "error": str(error)})
+
+    def _left(self) -> float:
+        return self._renewed + RENEW_DEADLINE - asyncio.get_running_loop().time()
 
     async def _try(self) -> bool:
         raw = await self._objects.get(LEASE, self._namespace, self._name)
@@ -134,6 +140,7 @@ class LeaderElection:
             return False
         self._version = version
         transitions = spec.get("leaseTransitions")
+        passed = transitions if isinstance(transitions, int) else 0
         try:
             await self._patch(
                 {
@@ -141,7 +148,8 @@ class LeaderElection:
                     "leaseDurationSeconds": int(DURATION),
                     "acquireTime": self._time(),
                     "renewTime": self._time(),
-                    "leaseTransitions": (transitions if isinstance(transitions, int) else 0) + 1,
+                    # Where it is ours already, the answer to an earlier attempt was lost.
+                    "leaseTransitions": passed + (holder != self._identity),
                 }
             )
         except Conflict:
@@ -169,7 +177,33 @@ class LeaderElection:
         return True
 
     async def _renew(self) -> None:
-        await self._patch({"renewTime": self._time()})
+        """Renew once; what keeps that from being done is made good by the next time, up to the deadline."""
+        started = asyncio.get_running_loop().time()
+        if self._left() <= 0:
+            raise LeadershipLost(f"Lease {self._name} could not be renewed for {RENEW_DEADLINE:g} s")
+        try:
+            async with asyncio.timeout(min(_ATTEMPT, self._left())):
+                await self._write({"renewTime": self._time()})
+        except (KubeError, TimeoutError) as error:
+            _log.warning("the Lease was not renewed", extra={"lease": self._name, "error": str(error)})
+        else:
+            self._renewed = started
+
+    async def _write(self, spec: dict[str, Any]) -> None:
+        """Write the Lease that is ours. Raises LeadershipLost where it is ours no more."""
+        try:
+            await self._patch(spec)
+        except Gone as error:
+            # Whoever looks next makes a new one.
+            raise LeadershipLost(f"Lease {self._name} was deleted") from error
+        except Conflict as error:
+            # An own write whose answer was lost, or somebody has labelled it: the holder decides.
+            raw = await self._objects.get(LEASE, self._namespace, self._name)
+            holder = str(((raw or {}).get("spec") or {}).get("holderIdentity") or "")
+            if raw is None or holder != self._identity:
+                raise LeadershipLost(f"Lease {self._name} was taken over by {holder or 'nobody'}") from error
+            self._version = str(raw["metadata"]["resourceVersion"])
+            await self._patch(spec)
 
     async def _patch(self, spec: dict[str, Any]) -> None:
         raw = await self._objects.patch(

@@ -14,6 +14,8 @@ from provisioner.kube.transport import APPLY_PATCH, MERGE_PATCH, Requests
 Raw = dict[str, Any]
 Patch = Mapping[str, Any]
 
+# What a path must not end in: it would lead to the collection, or out of it. Nothing has such a name.
+_NO_NAMES: Final = ("", ".", "..")
 # Objects a page, as client-go's pager.
 _PAGE: Final = 500
 # apimachinery/pkg/util/managedfields/internal/structuredmerge.go
@@ -52,6 +54,8 @@ class Objects:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Raw | None:
         """Return the object, or None where there is none of that name, nor of that kind."""
+        if name in _NO_NAMES:
+            return None
         try:
             return await self._transport.read(kind.path(namespace, name))
         except Gone:
@@ -65,7 +69,14 @@ class Objects:
         items: list[Raw] = []
         query: dict[str, str | int] = {"limit": _PAGE, **({"labelSelector": labels} if labels else {})}
         while True:
-            page = await self._transport.read(kind.collection(namespace), query=query)
+            try:
+                page = await self._transport.read(kind.collection(namespace), query=query)
+            except Rejected as error:
+                if error.status != 410 or "continue" not in query:
+                    raise
+                # Compaction has outrun us between two pages. All at once then, as client-go's pager does.
+                items, query = [], {"labelSelector": labels} if labels else {}
+                continue
             items += page.get("items") or ()
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):

@@ -38,6 +38,10 @@ DRAIN: Final = 60
 MARGIN: Final = 15
 
 
+# No number here has more; Python itself refuses to read those of some thousand.
+_DIGITS: Final = 9
+
+
 class BadEnvironment(ValueError):
     """A variable is missing or says nothing that can be meant; the message names it."""
 
@@ -189,7 +193,7 @@ def _number(environment: Mapping[str, str], name: str, *, default: int, least: i
     text = environment.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS) or int(text) < least:
         raise BadEnvironment(f"{name} is {text[:40]!r}: must be a whole number from {least}")
     return int(text)
 
@@ -200,7 +204,7 @@ def _fraction(environment: Mapping[str, str], name: str, *, default: Decimal) ->
         value = Decimal(text) if text else default
     except InvalidOperation:
         value = Decimal(0)
-    if not 0 < value <= 1:
+    if not (value.is_finite() and 0 < value <= 1):
         raise BadEnvironment(f"{name} is {text[:40]!r}: must be above 0 and at most 1")
     return value
 
@@ -209,9 +213,13 @@ def _adapters(text: str) -> tuple[ServedAdapter, ...]:
     if not text:
         return ()
     try:
-        return tuple(
+        adapters = tuple(
             ServedAdapter(name=str(entry["name"]), strength=Decimal(str(entry.get("strength", "1"))))
             for entry in json.loads(text)
         )
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadEnvironment('ADAPTERS must be a JSON list of {"name": ..., "strength": ...}') from error
+    for adapter in adapters:
+        if not (adapter.strength.is_finite() and 0 <= adapter.strength <= 1):
+            raise BadEnvironment(f"ADAPTERS: the strength of {adapter.name[:80]!r} is no number from 0 to 1")
+    return adapters

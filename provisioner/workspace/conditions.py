@@ -17,18 +17,40 @@ WORKSPACE_READY: Final = "WorkspaceReady"
 DELETING: Final = "WorkspaceDeleting"
 
 
+# Reasons that pass by themselves in a Workspace that comes up as it should: those of claims, and its own.
+PROGRESS: Final = frozenset(
+    {
+        "ModelPending",
+        "AwaitingReconciliation",
+        "CreatingAgentPool",
+        "NodeNotFound",
+        "NodeNotReady",
+        "NodePluginsNotReady",
+        "NodeClaimNotReady",
+        "ResourceNotRegistered",
+        "StartupTaintsExist",
+        "KnownEphemeralTaintsExist",
+        "WorkspaceInferenceStatusPending",
+        "WorkspaceTuningJobStatusPending",
+        "workspaceResourceStatusNotReady",
+    }
+)
+
+
 class Conditions:
     """Conditions by type; what is not set again stays as it was."""
 
     def __init__(self, existing: Iterable[Condition], *, generation: int, now: datetime) -> None:
-        self._conditions = {condition.type: condition for condition in existing}
+        self._stored = {condition.type: condition for condition in existing}
+        self._conditions = dict(self._stored)
         self._generation = generation
         self._now = now
 
     def set(self, kind: str, status: Status | bool, *, reason: str, message: str = "") -> None:
         """Set a condition; its transition time moves with its status alone."""
         text: Status = status if isinstance(status, str) else ("True" if status else "False")
-        old = self._conditions.get(kind)
+        # The stored one, not what was set before in this look: of both the last word counts.
+        old = self._stored.get(kind)
         self._conditions[kind] = Condition(
             type=kind,
             status=text,

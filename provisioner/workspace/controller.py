@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from provisioner.apis import names
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.workspace import Workspace
@@ -169,22 +170,41 @@ class Controller:
     async def synchronise(self) -> None:
         """Take full lists over and look at what changed. Raises KubeError, Gone where the CRD is not installed."""
         store = self._store
-        raws, version = await self._objects.list(WORKSPACE)
-        changed = set(store.workspaces.replace(raws, version))
-        nodes, version = await self._objects.list(NODES)
-        owners = {workspace_of(node.labels) for node in store.nodes.replace(nodes, version).values()}
+        workspaces = await self._objects.list(WORKSPACE)
+        nodes = await self._objects.list(NODES)
         try:
-            claims, version = await self._objects.list(NODE_CLAIM)
+            claims = await self._objects.list(NODE_CLAIM)
         except Gone:
             # Without the kind there are no claims; whoever needs one is told when it is created.
-            claims, version = [], ""
-        owners |= {workspace_of(claim.labels) for claim in store.claims.replace(claims, version).values()}
-        for kind, table in ((STATEFUL_SET, store.stateful_sets), (JOB, store.jobs)):
-            found, version = await self._objects.list(kind, labels="kaito.sh/workspace")
+            claims = [], ""
+        sets = await self._objects.list(STATEFUL_SET, labels="kaito.sh/workspace")
+        jobs = await self._objects.list(JOB, labels="kaito.sh/workspace")
+        # All of them or none: what is taken over is no news the next time, and would be looked at by nobody.
+        changed = set(store.workspaces.replace(*workspaces))
+        owners = {workspace_of(node.labels) for node in store.nodes.replace(*nodes).values()}
+        owners |= {workspace_of(claim.labels) for claim in store.claims.replace(*claims).values()}
+        for (found, version), table in ((sets, store.stateful_sets), (jobs, store.jobs)):
             changed |= set(table.replace([raw for raw in found if is_ours(raw)], version))
         self._actuator.forget_services()
         for key in changed | owners:
             self._add(key)
+        await self._collect()
+
+    async def _collect(self) -> None:
+        """Delete the claims that were made for Workspaces which are no more: somebody has taken their finalizer off."""
+        for claim in list(self._store.claims.items.values()):
+            key, uid = workspace_of(claim.labels), claim.annotations.get(names.WORKSPACE_UID_ANNOTATION)
+            known = self._store.workspaces.items.get(key)
+            if not key or not uid or claim.is_deleting or (known is not None and known.uid == uid):
+                continue
+            # What is here may be behind: nobody deletes a running model's Node for that.
+            namespace, _, name = key.partition("/")
+            raw = await self._objects.get(WORKSPACE, namespace, name)
+            if raw is None or raw["metadata"]["uid"] != uid:
+                await self._objects.delete(NODE_CLAIM, "", claim.name, uid=claim.uid)
+                _log.warning(
+                    "NodeClaim of a Workspace that is gone deleted", extra={"workspace": key, "claim": claim.name}
+                )
 
     # The look
 
@@ -236,7 +256,7 @@ class Controller:
             workload=self._store.workload_of(workspace),
             services=self._actuator.services(workspace),
             pods=await self._pods(workspace),
-            rejection=self._actuator.rejection(workspace),
+            refusal=self._actuator.refusal(workspace),
         )
 
     def _model(self, workspace: Workspace, token: str) -> Model | Problem | None:

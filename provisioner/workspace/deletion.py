@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.workspace.conditions import DELETING, INFERENCE_READY, SUCCEEDED, WORKSPACE_READY, Conditions
-from provisioner.workspace.nodes import is_own
+from provisioner.workspace.nodes import is_brought, is_own
 from provisioner.workspace.view import NODE_CLAIM, Doomed, NodePatch, Step, View, Workload
 
 # The watch tells of claims that go; this is for the case that it does not.
@@ -34,7 +34,7 @@ def delete(view: View) -> Step:
         )
         for node in view.nodes
         # A Node of a claim goes with it; its labels are its claim's.
-        if is_own(workspace, node) and names.NODEPOOL_LABEL not in node.labels and not node.is_deleting
+        if is_own(workspace, node) and is_brought(node, view.claims) and not node.is_deleting
     )
     if not view.claims:
         return Step(node_patches=freed, deletions=tuple(doomed), release=True)

@@ -14,8 +14,8 @@ def digest(document: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with the digest of all of it among its annotations."""
+def sealed(body: Mapping[str, Any], *, wish: object = None) -> dict[str, Any]:
+    """Return the manifest with a digest among its annotations: of all of it, or of the wish alone that it follows."""
     metadata = body["metadata"]
-    annotations = {**metadata.get("annotations", {}), ANNOTATION: digest(body)}
+    annotations = {**metadata.get("annotations", {}), ANNOTATION: digest(body if wish is None else wish)}
     return {**body, "metadata": {**metadata, "annotations": annotations}}

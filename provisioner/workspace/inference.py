@@ -15,6 +15,7 @@ from provisioner.gpus import catalogue
 from provisioner.gpus.memory import UTILIZATION
 from provisioner.serving.environment import (
     ADAPTERS,
+    CACHE,
     CHECK,
     CONFIG,
     DRAIN,
@@ -83,14 +84,9 @@ def render(
 def _own_template(workspace: Workspace, template: Mapping[str, Any]) -> dict[str, Any]:
     """Return the author's template with what it takes to run on the Workspace's Nodes; what it says itself is kept."""
     metadata, spec = dict(template.get("metadata") or {}), dict(template.get("spec") or {})
-    placed = pods.scheduling(workspace)
     return {
         "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **pods.labels(workspace)}},
-        "spec": {
-            **spec,
-            "affinity": {**placed["affinity"], **(spec.get("affinity") or {})},
-            "tolerations": [*(spec.get("tolerations") or ()), *placed["tolerations"]],
-        },
+        "spec": {**spec, **pods.scheduled(workspace, spec)},
     }
 
 
@@ -111,6 +107,8 @@ def _template(
     if inference.adapters:
         _add_adapters(workspace, image, volumes=volumes, mounts=mounts, init_containers=init_containers)
     values = serve_environment(workspace, model, sizing).to_env() | pods.caches()
+    # vLLM's own limit is ten minutes, however large the model.
+    values["VLLM_ENGINE_READY_TIMEOUT_S"] = str(start_seconds(model.facts.weights_gib))
     fields = {"POD_IP": "status.podIP"}
     if sizing.nodes > 1:
         fields["RANK"] = "metadata.labels['apps.kubernetes.io/pod-index']"
@@ -240,14 +238,14 @@ def _add_adapters(
     for number, adapter in enumerate(adapters):
         source, target = adapter.source, f"{ADAPTERS}/{adapter.source.name}"
         if source.volume is not None:
-            volumes.append({"name": f"adapter-{number}", **source.volume})
+            volumes.append(pods.volume(f"adapter-{number}", source.volume))
             mounts.append({"name": f"adapter-{number}", "mountPath": target, "readOnly": True})
             continue
         mounts.append({"name": "adapters", "mountPath": target, "subPath": source.name, "readOnly": True})
         pulled: dict[str, Any] = {
             "name": f"puller-{number}",
             "image": image,
-            "args": [PULL, source.image, target],
+            "args": [PULL, pods.literal(source.image), target],
             "env": pods.environment(pods.caches()),
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
             "securityContext": pods.container_security(),
@@ -255,7 +253,7 @@ def _add_adapters(
             "volumeMounts": [
                 {"name": "adapters", "mountPath": target, "subPath": source.name},
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- a mount of the pod's own
-                {"name": "cache", "mountPath": "/cache"},
+                {"name": "cache", "mountPath": CACHE},
             ],
         }
         if source.image_pull_secrets:

@@ -12,6 +12,7 @@ from provisioner.workspace.conditions import (
     INFERENCE_READY,
     JOB_STARTED,
     NODE_CLAIM_READY,
+    PROGRESS,
     RESOURCE_READY,
     SUCCEEDED,
     Conditions,
@@ -61,9 +62,13 @@ class _Round:
         self._conditions = Conditions(view.workspace.conditions, generation=view.workspace.generation, now=view.now)
         self._status: dict[str, Any] = {}
         self._notices: list[Notice] = []
+        # Whether the Job was made for another wish, and is none of this one's.
+        self._is_stale = False
 
     def step(self) -> Step:
         view, workspace = self._view, self._workspace
+        if self._is_over:
+            return Step()
         problem = checks.check(workspace) or references.missing(workspace, view.inputs)
         if problem is not None:
             return self._refuse(problem)
@@ -71,6 +76,7 @@ class _Round:
             return self._refuse(view.model)
         if view.model is None and (named := references.model_name(workspace)):
             status.await_model(self._conditions, named)
+            self._status["state"] = self._stated(status.not_ready(workspace.state))
             return self._finish(again_after=_LOOK_AGAIN)
         sizing = self._size(view.model)
         if isinstance(sizing, Problem):
@@ -85,38 +91,69 @@ class _Round:
         self._record(view.model, sizing, held)
         enough = status.tell_resources(self._conditions, held, sizing=sizing, writes_claims=view.settings.writes_claims)
         manifests, deletions = self._workload(view.model, sizing, enough=enough)
-        if workspace.tuning is not None:
-            state = status.tell_tuning(self._conditions, view.workload, view.pods, enough=enough)
-        else:
-            state = status.tell_inference(
-                self._conditions, view.workload, view.pods, enough=enough, state=workspace.state
-            )
-            self._status["endpoint"] = services.endpoint(workspace)
-        if view.rejection:
-            kind = JOB_STARTED if workspace.tuning is not None else INFERENCE_READY
-            status.reject(self._conditions, kind, view.rejection)
-        self._status["state"] = state
-        is_well = state in ("Ready", "Succeeded")
+        self._status["state"] = self._tell(enough=enough)
+        claims = () if self._is_done else held.missing
+        if view.refusal is not None and (claims or manifests):
+            status.tell_refusal(self._conditions, view.refusal)
+            self._status["state"] = self._stated(status.not_ready(workspace.state))
+        is_well = self._status["state"] in ("Ready", "Succeeded")
         return self._finish(
             node_patches=tuple(_take(view, node) for node in held.taken),
-            claims=() if self._is_done else held.missing,
+            claims=claims,
             manifests=manifests,
             deletions=(*deletions, *self._surplus(held)),
-            again_after=_LOOK_AGAIN if is_well or not enough else _SOON,
+            again_after=_LOOK_AGAIN if is_well or not enough or view.refusal is not None else _SOON,
+        )
+
+    def _tell(self, *, enough: bool) -> str:
+        """Say what becomes of the workload. Returns the state."""
+        view, workspace = self._view, self._workspace
+        if workspace.tuning is not None:
+            workload, state = (None, "") if self._is_stale else (view.workload, workspace.state)
+            return status.tell_tuning(self._conditions, workload, view.pods, enough=enough, state=state)
+        self._status["endpoint"] = services.endpoint(workspace)
+        return status.tell_inference(self._conditions, view.workload, view.pods, enough=enough, state=workspace.state)
+
+    def _stated(self, state: str) -> str:
+        """Return that state, but none that a tuning would go back to."""
+        was = self._workspace.state
+        return was if self._workspace.tuning is not None and was in ("Running", "Succeeded", "Failed") else state
+
+    @property
+    def _is_over(self) -> bool:
+        """Tell whether a tuning has ended well, and somebody has cleared its Job away."""
+        workspace = self._workspace
+        told = workspace.condition(SUCCEEDED)
+        return (
+            workspace.tuning is not None
+            and self._view.workload is None
+            and told is not None
+            and told.status == "True"
+            and told.observed_generation == workspace.generation
         )
 
     @property
     def _is_done(self) -> bool:
         """Tell whether a tuning has come to its end: its Nodes are not replaced any more."""
         workload = self._view.workload
-        return workload is not None and workload.kind is JOB and bool(workload.succeeded or workload.is_failed)
+        if workload is None or workload.kind is not JOB or self._is_stale:
+            return False
+        return bool(workload.succeeded or workload.is_failed)
 
     def _surplus(self, held: Holdings) -> list[Doomed]:
         return [Doomed(kind=NODE_CLAIM, namespace="", name=claim.name, uid=claim.uid) for claim in held.surplus]
 
     def _refuse(self, problem: Problem) -> Step:
+        """Say why nothing more is done for the Workspace; what runs of it goes on, and is told of."""
+        if self._is_done:
+            if self._workspace.state in ("Succeeded", "Failed"):
+                return Step(again_after=_LOOK_AGAIN)
+            self._status["state"] = self._tell(enough=True)
+            return self._finish(again_after=_LOOK_AGAIN)
+        if self._view.workload is not None:
+            self._tell(enough=True)
         status.refuse(self._conditions, problem)
-        self._status["state"] = "NotReady" if self._workspace.state in ("Ready", "NotReady") else "Pending"
+        self._status["state"] = self._stated(status.not_ready(self._workspace.state))
         return self._finish(again_after=_LOOK_AGAIN)
 
     def _size(self, model: Model | None) -> Sizing | Problem:
@@ -127,7 +164,7 @@ class _Round:
             context = max_model_len(name, self._view.inputs.configs[name])
         if isinstance(context, Problem):
             return context
-        brought = nodes.brought_type(workspace, self._view.nodes)
+        brought = nodes.brought_type(workspace, self._view.nodes, sizes=self._view.sizes)
         is_open = not (brought or workspace.resource.instance_type or workspace.instance_types)
         if is_open and not self._view.settings.writes_claims:
             # What somebody will bring decides, and it is decided once.
@@ -152,7 +189,7 @@ class _Round:
         self._status["targetNodeCount"] = sizing.nodes
         self._status["instanceTypes"] = list(sizing.instance_types)
         self._status["sizing"] = sizing.why
-        self._status["workerNodes"] = [node.name for node in (*held.ready, *held.unready)]
+        self._status["workerNodes"] = sorted(node.name for node in (*held.ready, *held.unready))
         if sizing.size is not None and sizing.size.retired and not self._workspace.target_node_count:
             self._notices.append(Notice(reason="RetiredInstanceType", message=sizing.why, is_warning=True))
 
@@ -168,7 +205,9 @@ class _Round:
             job = tuning.render(
                 workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets
             )
-            return _replaced(view.workload, job, workspace.namespace, enough=enough)
+            # One without a digest is another controller's, whose wishes we cannot tell.
+            self._is_stale = view.workload is not None and view.workload.digest not in ("", _digest_of(job))
+            return _replaced(view.workload, job, enough=enough, is_stale=self._is_stale)
         wanted = services.render(workspace)
         changed = [
             manifest
@@ -231,14 +270,14 @@ def _take(view: View, node: Node) -> NodePatch:
 
 
 def _replaced(
-    workload: Workload | None, job: Manifest, namespace: str, *, enough: bool
+    workload: Workload | None, job: Manifest, *, enough: bool, is_stale: bool
 ) -> tuple[tuple[Manifest, ...], tuple[Doomed, ...]]:
-    """Return the Job where there is none yet; one that was made by another wish has to go first."""
+    """Return the Job where there is none yet; one that was made for another wish has to go first."""
     if workload is None:
         return ((job,) if enough else ()), ()
-    if workload.digest == _digest_of(job) or workload.is_deleting:
+    if not is_stale or workload.is_deleting:
         return (), ()
-    return (), (Doomed(kind=JOB, namespace=namespace, name=job.body["metadata"]["name"], uid=workload.uid),)
+    return (), (Doomed(kind=JOB, namespace=workload.namespace, name=workload.name, uid=workload.uid),)
 
 
 def _digest_of(manifest: Manifest) -> str:
@@ -262,25 +301,5 @@ def _notices(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> lis
     return notices
 
 
-# What passes by itself in a Workspace that comes up as it should.
-_PROGRESS: Final = frozenset(
-    {
-        "ModelPending",
-        "AwaitingReconciliation",
-        "CreatingAgentPool",
-        "NodeNotFound",
-        "NodeNotReady",
-        "NodePluginsNotReady",
-        "NodeClaimNotReady",
-        "ResourceNotRegistered",
-        "StartupTaintsExist",
-        "KnownEphemeralTaintsExist",
-        "WorkspaceInferenceStatusPending",
-        "WorkspaceTuningJobStatusPending",
-        "workspaceResourceStatusNotReady",
-    }
-)
-
-
 def _is_failure(condition: Condition) -> bool:
-    return condition.status != "True" and condition.reason not in _PROGRESS
+    return condition.status != "True" and condition.reason not in PROGRESS

@@ -6,7 +6,7 @@ them when it is taken, and loses them when the Workspace goes.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -15,7 +15,9 @@ from provisioner.apis import names
 from provisioner.apis.conditions import READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.apis.taints import Taint
 from provisioner.apis.workspace import SelectorRequirement, Workspace
+from provisioner.placement.size import Sizes
 from provisioner.workspace import pods
 from provisioner.workspace.view import Sizing
 
@@ -56,7 +58,7 @@ def hold(
     alive = tuple(claim for claim in claims if not claim.is_deleting)
     going = tuple(claim for claim in claims if claim.is_deleting)
     mine, free = _sort(workspace, sizing, nodes)
-    brought = [node for node in mine if names.NODEPOOL_LABEL not in node.labels]
+    brought = [node for node in mine if is_brought(node, claims)]
     lacking = sizing.nodes - len(brought) - len(alive)
     taken = tuple(free[: max(lacking, 0)]) if writes_claims or len(free) >= lacking else ()
     lacking -= len(taken)
@@ -81,6 +83,14 @@ def is_own(workspace: Workspace, node: Node) -> bool:
     return (
         node.labels.get(names.WORKSPACE_LABEL) == workspace.name
         and node.labels.get(names.WORKSPACE_NAMESPACE_LABEL) == workspace.namespace
+    )
+
+
+def is_brought(node: Node, claims: Iterable[NodeClaim]) -> bool:
+    """Tell whether somebody has brought the Node: it is of no NodePool, nor of one of these claims."""
+    return names.NODEPOOL_LABEL not in node.labels and not any(
+        claim.node_name == node.name or (claim.provider_id and claim.provider_id == node.provider_id)
+        for claim in claims
     )
 
 
@@ -147,16 +157,21 @@ def render_claim(workspace: Workspace, sizing: Sizing, name: str) -> dict[str, A
     }
 
 
-def brought_type(workspace: Workspace, nodes: Iterable[Node]) -> str:
-    """Return the VM size of Nodes that somebody has brought for the Workspace, empty where nobody has."""
-    types = (
-        node.labels.get(names.INSTANCE_TYPE_LABEL, "")
-        for node in sorted(nodes, key=lambda node: node.name)
-        if names.NODEPOOL_LABEL not in node.labels
-        and (is_own(workspace, node) or _is_brought(workspace, node))
-        and not node.is_deleting
-    )
-    return next((found for found in types if found), "")
+def brought_type(workspace: Workspace, nodes: Iterable[Node], *, sizes: Sizes) -> str:
+    """Return the VM size of Nodes that somebody has brought for the Workspace, empty where nobody has.
+
+    For a model only those with GPUs count: a selector may choose all Nodes that there are.
+    """
+    needs_gpus = workspace.inference is None or workspace.inference.template is None
+    for node in sorted(nodes, key=lambda node: node.name):
+        found = node.labels.get(names.INSTANCE_TYPE_LABEL, "")
+        if names.NODEPOOL_LABEL in node.labels or node.is_deleting or not found:
+            continue
+        size = sizes.find(found)
+        has_gpus = names.NVIDIA_GPU in node.capacity or (size is not None and size.gpu_count > 0)
+        if (is_own(workspace, node) or _is_brought(workspace, node)) and (has_gpus or not needs_gpus):
+            return found
+    return ""
 
 
 def matches(workspace: Workspace, node: Node) -> bool:
@@ -182,6 +197,7 @@ def _sort(workspace: Workspace, sizing: Sizing, nodes: Iterable[Node]) -> tuple[
             _is_brought(workspace, node)
             and node.labels.get(names.INSTANCE_TYPE_LABEL, "").lower() in sizes
             and can_run(node, sizing)
+            and _is_tolerated(workspace, node)
         ):
             free.append(node)
     return mine, free
@@ -198,6 +214,25 @@ def _is_brought(workspace: Workspace, node: Node) -> bool:
     )
 
 
+def _is_tolerated(workspace: Workspace, node: Node) -> bool:
+    template = workspace.inference.template if workspace.inference else None
+    tolerations = pods.scheduled(workspace, (template or {}).get("spec") or {})["tolerations"]
+    return all(
+        any(_tolerates(toleration, taint) for toleration in tolerations)
+        for taint in node.taints
+        if taint.effect != "PreferNoSchedule"
+    )
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
+    """Tell whether a toleration is for that taint; what it leaves out is any, and its operator Equal."""
+    if toleration.get("key") not in (None, "", taint.key) or toleration.get("effect") not in (None, "", taint.effect):
+        return False
+    return toleration.get("operator") == "Exists" or (
+        toleration.get("key") == taint.key and (toleration.get("value") or "") == taint.value
+    )
+
+
 def _surplus(alive: tuple[NodeClaim, ...], *, extra: int) -> tuple[NodeClaim, ...]:
     """Return claims beyond what is needed, newest first, but none that has its Node: pods may run there."""
     if extra <= 0:
@@ -208,11 +243,13 @@ def _surplus(alive: tuple[NodeClaim, ...], *, extra: int) -> tuple[NodeClaim, ..
 
 
 def _selected_labels(workspace: Workspace) -> dict[str, str]:
+    """Return labels with which a Node is what the selector wants; what it must not have, it does not get."""
     selector = workspace.resource.label_selector
+    # Exists has no values: any value will do.
     single = {
-        expression.key: expression.values[0]
+        expression.key: expression.values[0] if expression.values else ""
         for expression in selector.match_expressions
-        if expression.operator == "In" and len(expression.values) == 1
+        if expression.operator in ("In", "Exists")
     }
     return {**single, **selector.match_labels}
 

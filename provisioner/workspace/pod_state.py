@@ -71,6 +71,9 @@ def _of_container(container: Mapping[str, Any]) -> tuple[int, str, str] | None:
     # What the program wrote at its end says more than that it is started again.
     word = str(ended.get("message") or "").strip()
     name = container.get("name", "")
+    if state.get("running") and container.get("ready"):
+        # Whatever it has died of, that was before.
+        return None
     if ended.get("reason") == _OOM:
         return 0, "ContainerOOMKilled", f"Container {name} was killed: it took more memory than it may. {word}".strip()
     if why in _IMAGE:
@@ -78,7 +81,7 @@ def _of_container(container: Mapping[str, Any]) -> tuple[int, str, str] | None:
     if why in _START:
         return 2, "ContainerStartError", f"Container {name}: {said or why}"
     failed = ended and ended.get("exitCode") not in (0, None)
-    if why == _CRASH or (failed and not (state.get("running") and container.get("ready"))):
+    if why == _CRASH or failed:
         code = f" (exit code {ended.get('exitCode')})" if ended else ""
         return 3, "ContainerCrashLoopBackOff", f"Container {name} has ended{code}: {word or said or 'see its log'}"
     return None

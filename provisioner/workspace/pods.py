@@ -16,6 +16,7 @@ USER: Final = 1000
 _SHARE: Final = 0.5
 _SHARED_MEMORY: Final = "8Gi"
 
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _TOLERATIONS: Final = (
     {"key": names.NVIDIA_GPU, "operator": "Exists", "effect": "NoSchedule"},
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
@@ -57,15 +58,26 @@ def metadata(workspace: Workspace, name: str, *, annotations: Mapping[str, str] 
 
 def scheduling(workspace: Workspace) -> dict[str, Any]:
     """Return affinity and tolerations: the Workspace's own Nodes (nodes.py) and no others."""
+    return scheduled(workspace, {})
+
+
+def scheduled(workspace: Workspace, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return affinity and tolerations of a pod's spec with what keeps it to the Workspace's own Nodes.
+
+    Each of the author's node selector terms is narrowed: they hold one or the other.
+    """
     expressions = [
         *selector(workspace),
         _expression(names.WORKSPACE_LABEL, "In", workspace.name),
         _expression(names.WORKSPACE_NAMESPACE_LABEL, "In", workspace.namespace),
     ]
-    required = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+    affinity = spec.get("affinity") or {}
+    of_nodes = affinity.get("nodeAffinity") or {}
+    terms = (of_nodes.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
+    narrowed = [{**term, "matchExpressions": [*(term.get("matchExpressions") or ()), *expressions]} for term in terms]
     return {
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
-        "tolerations": [dict(toleration) for toleration in _TOLERATIONS],
+        "affinity": {**affinity, "nodeAffinity": {**of_nodes, _REQUIRED: {"nodeSelectorTerms": narrowed}}},
+        "tolerations": [*(spec.get("tolerations") or ()), *(dict(toleration) for toleration in _TOLERATIONS)],
     }
 
 
@@ -93,6 +105,10 @@ def is_reserved(label: str) -> bool:
         names.WORKSPACE_NAMESPACE_LABEL,
         names.RAGENGINE_LABEL,
         "kaito.sh/ragenginenamespace",
+        "karpenter.kaito.sh/workspace-name",
+        "karpenter.kaito.sh/workspace-namespace",
+        "karpenter.kaito.sh/inferenceset",
+        "karpenter.kaito.sh/inferenceset-namespace",
     )
 
 
@@ -163,13 +179,23 @@ def caches() -> dict[str, str]:
 
 def environment(values: Mapping[str, str], *, token_secret: str = "", fields: Mapping[str, str] | None = None) -> Any:
     """Return a container's `env`: values, the Hugging Face token of a Secret, and fields of the pod."""
-    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(values.items())]
+    env: list[dict[str, Any]] = [{"name": name, "value": literal(value)} for name, value in sorted(values.items())]
     if token_secret:
         reference = {"name": token_secret, "key": "HF_TOKEN", "optional": False}
         env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     for name, path in sorted((fields or {}).items()):
         env.append({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
     return env
+
+
+def literal(text: str) -> str:
+    """Return a value or an argument that the kubelet hands on as `text`: it would put variables in for `$(NAME)`."""
+    return text.replace("$", "$$")
+
+
+def volume(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a volume of the author's own, under our name for it whatever it says."""
+    return {**source, "name": name}
 
 
 def registry_secrets(secrets: Iterable[str], *, volume: str) -> tuple[dict[str, Any], dict[str, Any]]:

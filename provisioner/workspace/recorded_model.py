@@ -1,9 +1,12 @@
 """A looked-up model in a Workspace's status: what was found once holds, whether or not the Hub answers later. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from provisioner.gpus.model_facts import LatentAttention, ModelFacts
+
+# Characters of what a config of anybody's may say.
+_TEXT: Final = 100
 
 
 def to_status(facts: ModelFacts) -> dict[str, Any]:
@@ -12,8 +15,8 @@ def to_status(facts: ModelFacts) -> dict[str, Any]:
     return {
         "name": facts.name,
         "revision": facts.revision,
-        "architecture": facts.architecture,
-        "quantization": facts.quantization,
+        "architecture": facts.architecture[:_TEXT],
+        "quantization": facts.quantization[:_TEXT],
         "weightsBytes": facts.weights_bytes,
         "layers": facts.layers,
         "attentionLayers": facts.attention_layers,

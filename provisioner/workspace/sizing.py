@@ -41,6 +41,8 @@ _CAPABILITIES: Final[Mapping[str, Decimal]] = {
     "awq": Decimal("7.5"),
     "gptq": Decimal("7.5"),
 }
+# Of a number of Nodes; the checks have a word about more.
+_DIGITS: Final = 4
 # More Nodes than this are asked for by those alone who name a size and a number.
 _MAX_NODES: Final = 8
 
@@ -77,6 +79,9 @@ class _Sizer:
         self._context = context
         self._is_tuning = workspace.tuning is not None
         self._wanted = workspace.target_node_count or _count(workspace)
+        partition = workspace.resource.partition
+        # How many of a Node's GPUs the pod takes, 0 for all of them.
+        self._part = partition.count or 0 if partition else 0
 
     def size(self, brought: str) -> Sizing | Problem:
         facts = self._facts
@@ -118,6 +123,8 @@ class _Sizer:
             what = "has no GPU"
         elif found.gpu_resource != names.NVIDIA_GPU:
             what = "has AMD GPUs, and the serving image is for NVIDIA's"
+        elif self._part > found.gpu_count:
+            what = f"has {found.gpu_count} GPUs, and resource.partition.count is {self._part}"
         elif not self._is_new_enough(found):
             what = f"has {found.gpu_name} GPUs, which are too old for {self._what()}"
         else:
@@ -159,7 +166,8 @@ class _Sizer:
         candidates = {
             found.size.name: found
             for size in self._sizes.all()
-            if size.gpu_count and size.gpu_resource == names.NVIDIA_GPU and not size.retired and size.price
+            if size.gpu_count >= max(self._part, 1) and size.gpu_resource == names.NVIDIA_GPU
+            if not size.retired and size.price
             if self._is_new_enough(size)
             if isinstance(found := self._candidate(size, nodes=self._wanted, most=_MAX_NODES), _Candidate)
         }
@@ -201,7 +209,7 @@ class _Sizer:
             return _Candidate(size=size, layout=None, nodes=nodes or 1)
         layout = arrange(
             facts,
-            gpus_per_node=size.gpu_count,
+            gpus_per_node=self._part or size.gpu_count,
             gpu_memory_gib=size.gpu_memory_gib,
             nodes=nodes or None,
             context=self._context,
@@ -231,7 +239,7 @@ class _Sizer:
         )
         return Problem(
             reason="ModelTooLarge",
-            message=f"{found.missing_gib:.1f} GiB are missing on each GPU of {where} ({size.gpu_count} x "
+            message=f"{found.missing_gib:.1f} GiB are missing on each GPU of {where} ({self._part or size.gpu_count} x "
             f"{size.gpu_memory_gib:.0f} GiB) for {facts.name} ({facts.weights_gib:.1f} GiB of weights)."
             f"{enough} {self._would_do()}".rstrip(),
         )
@@ -256,7 +264,7 @@ class _Sizer:
             instance_types=_spread(candidates)[: 1 + _ALTERNATIVES],
             size=best.size,
             gpu_resource=best.size.gpu_resource,
-            gpus=best.size.gpu_count,
+            gpus=self._part or best.size.gpu_count,
             disk_gib=self._disk(),
             layout=best.layout,
             why=self._why(best),
@@ -303,6 +311,6 @@ def _shape(candidate: _Candidate) -> tuple[object, ...]:
 def _count(workspace: Workspace) -> int:
     """Return the number of Nodes that the Workspace asks for, 0 where it leaves that open."""
     annotated = workspace.annotations.get(names.NODE_COUNT_ANNOTATION, "")
-    if annotated.isascii() and annotated.isdecimal() and int(annotated):
+    if annotated.isascii() and annotated.isdecimal() and len(annotated) <= _DIGITS and int(annotated):
         return int(annotated)
     return workspace.resource.count or 0

@@ -3,10 +3,11 @@
 What a claim or a pod fails with is handed on word for word: whoever wrote the Workspace sees nothing else.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
-from provisioner.apis.conditions import AWAITING_REASON, INITIALIZED, LAUNCHED, REGISTERED, Condition
+from provisioner.apis.conditions import AWAITING_REASON, INITIALIZED, LAUNCHED, READY, REGISTERED
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.workspace import nodes
 from provisioner.workspace.conditions import (
@@ -14,15 +15,19 @@ from provisioner.workspace.conditions import (
     JOB_STARTED,
     NODE_CLAIM_READY,
     NODES_READY,
+    PROGRESS,
     RESOURCE_READY,
     SUCCEEDED,
     WORKSPACE_READY,
     Conditions,
 )
 from provisioner.workspace.nodes import Holdings
-from provisioner.workspace.view import PodState, Problem, Sizing, Workload
+from provisioner.workspace.view import NODE_CLAIM, PodState, Problem, Refusal, Sizing, Workload
 
 _STAGES: Final = (LAUNCHED, REGISTERED, INITIALIZED)
+_POD: Final = "Pod "
+# metav1.Condition's.
+_REASON: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9_,:]{0,1022}[A-Za-z0-9_])?", re.ASCII)
 
 
 def refuse(conditions: Conditions, problem: Problem) -> None:
@@ -42,7 +47,7 @@ def tell_resources(conditions: Conditions, held: Holdings, *, sizing: Sizing, wr
     """Say how far Nodes and claims are. Returns whether there are as many ready Nodes as are needed."""
     enough = len(held.ready) >= sizing.nodes
     failing: tuple[str, str] | None = None
-    if writes_claims and (held.alive or held.missing or held.going):
+    if writes_claims and (held.alive or held.missing):
         failing = _tell_claims(conditions, held)
     else:
         conditions.drop(NODE_CLAIM_READY)
@@ -66,16 +71,19 @@ def tell_inference(
         return "Ready"
     reason, message = _of_pods(pods) or ("WorkspaceInferenceStatusPending", _waiting(workload, enough=enough))
     conditions.set(INFERENCE_READY, False, reason=reason, message=message)
-    resource = conditions.get(RESOURCE_READY)
-    if resource is not None and resource.status != "True":
-        reason, message = resource.reason, resource.message
-    _conclude(conditions, False, reason=_pending(reason), message=message)
-    # Once it has served it is never Pending again.
+    _conclude_by_resources(conditions, reason=reason, message=message)
+    return not_ready(state)
+
+
+def not_ready(state: str) -> str:
+    """Return the state of what is not ready (yet): once it has served it is never Pending again."""
     return "NotReady" if state in ("Ready", "NotReady") else "Pending"
 
 
-def tell_tuning(conditions: Conditions, workload: Workload | None, pods: Iterable[PodState], *, enough: bool) -> str:
-    """Say how far the Job is. Returns the Workspace's state."""
+def tell_tuning(
+    conditions: Conditions, workload: Workload | None, pods: Iterable[PodState], *, enough: bool, state: str
+) -> str:
+    """Say how far the Job is. Returns the Workspace's state; `state` is what it was."""
     if workload is not None and workload.succeeded:
         conditions.set(
             JOB_STARTED, True, reason="WorkspaceTuningJobStatusStarted", message="The tuning has ended well."
@@ -83,75 +91,79 @@ def tell_tuning(conditions: Conditions, workload: Workload | None, pods: Iterabl
         _conclude(conditions, True, reason="workspaceSucceeded", message="The tuning has ended well.")
         return "Succeeded"
     trouble = _of_pods(pods)
+    before = conditions.get(JOB_STARTED)
     if workload is not None and workload.is_failed:
-        message = trouble[1] if trouble else _last_word(conditions)
+        message = f"The tuning has failed; {workload.failed} pods have tried."
+        if trouble:
+            message = trouble[1]
+        elif before is not None and before.message.startswith(_POD):
+            # A Job that gives up deletes its pod, and with it the only word of why.
+            message = before.message
         conditions.set(JOB_STARTED, False, reason="WorkspaceTuningJobStatusFailed", message=message)
         _conclude(conditions, False, reason="workspaceFailed", message=message)
         return "Failed"
-    if workload is not None and workload.ready:
-        # A pod that failed and is tried again is no failure yet, but it is said.
+    # A pod that failed and is tried again is no failure yet, but it is said.
+    if workload is not None and (workload.ready or state == "Running"):
         message = trouble[1] if trouble else "The tuning runs."
         conditions.set(JOB_STARTED, True, reason="WorkspaceTuningJobStatusStarted", message=message)
         _conclude(conditions, False, reason="workspacePending", message=message)
         return "Running"
     reason, message = trouble or ("WorkspaceTuningJobStatusPending", _waiting(workload, enough=enough))
     conditions.set(JOB_STARTED, False, reason=reason, message=message)
-    resource = conditions.get(RESOURCE_READY)
-    if resource is not None and resource.status != "True":
-        reason, message = resource.reason, resource.message
-    _conclude(conditions, False, reason=_pending(reason), message=message)
+    _conclude_by_resources(conditions, reason=reason, message=message)
     return "Pending"
 
 
-def _last_word(conditions: Conditions) -> str:
-    """Return what a failed tuning has died of: its pods are gone with the Job's end, what was told of them is not."""
-    before = conditions.get(JOB_STARTED)
-    if before is None or before.reason in ("WorkspaceTuningJobStatusPending", "WorkspaceTuningJobStatusStarted"):
-        return "The tuning has failed, and its pods are gone; see the Events of its Job."
-    return before.message
-
-
-def reject(conditions: Conditions, kind: str, rejection: str) -> None:
-    """Say that the API server does not take what is to run."""
-    conditions.set(kind, False, reason="WorkloadRejected", message=rejection)
-    _conclude(conditions, False, reason="WorkloadRejected", message=rejection)
+def tell_refusal(conditions: Conditions, refusal: Refusal) -> None:
+    """Say what could not be made."""
+    message = f"{refusal.kind.kind} {refusal.name}: {refusal.message}"
+    if refusal.kind is NODE_CLAIM:
+        reason = "NodeClaimCreationFailed"
+        conditions.set(NODE_CLAIM_READY, False, reason=reason, message=message)
+        conditions.set(RESOURCE_READY, False, reason=reason, message=message)
+    else:
+        reason = "WorkloadRejected"
+        about = JOB_STARTED if conditions.get(JOB_STARTED) is not None else INFERENCE_READY
+        conditions.set(about, False, reason=reason, message=message)
+    _conclude(conditions, False, reason=reason, message=message)
 
 
 def claim_trouble(claim: NodeClaim) -> tuple[str, str]:
     """Return the reason and message of the first stage that a claim has not come through, as its provisioner says."""
     by_type = {condition.type: condition for condition in claim.conditions}
-    awaiting: Condition | None = None
-    for kind in _STAGES:
-        condition = by_type.get(kind)
-        if condition is None or condition.status == "True":
-            continue
-        if condition.reason != AWAITING_REASON and condition.message:
-            return condition.reason or "NodeClaimNotReady", condition.message
-        awaiting = awaiting or condition
-    if awaiting is not None and awaiting.reason:
-        return awaiting.reason, awaiting.message or f"NodeClaim {claim.name} waits for its provisioner."
-    return "NodeClaimNotReady", f"NodeClaim {claim.name} waits for its provisioner."
+    # Ready last: of some provisioners it is all that there is.
+    behind = [by_type[kind] for kind in (*_STAGES, READY) if kind in by_type and by_type[kind].status != "True"]
+    telling = [condition for condition in behind if condition.reason != AWAITING_REASON]
+    found = next((condition for condition in telling if condition.message), None) or next(
+        iter((*telling, *behind)), None
+    )
+    if found is None:
+        return "NodeClaimNotReady", f"NodeClaim {claim.name} waits for its provisioner."
+    # Conditions without a proper reason are refused by the API server: with them all of the status.
+    reason = found.reason if _REASON.fullmatch(found.reason) else "NodeClaimNotReady"
+    return reason, found.message or f"NodeClaim {claim.name} waits for its provisioner: {found.type}={found.status}."
 
 
 def _tell_claims(conditions: Conditions, held: Holdings) -> tuple[str, str] | None:
-    waiting = [claim for claim in held.alive if not nodes.is_ready(claim)]
-    wanted = len(held.alive) + len(held.missing)
+    kept = [claim for claim in held.alive if claim not in held.surplus]
+    waiting = [claim for claim in kept if not nodes.is_ready(claim)]
+    wanted = len(kept) + len(held.missing)
     if not waiting and not held.missing:
         conditions.set(NODE_CLAIM_READY, True, reason="NodeClaimsReady", message=f"{wanted} of {wanted} are ready.")
         return None
     if waiting:
-        reason, message = claim_trouble(min(waiting, key=_stage))
+        reason, message = claim_trouble(min(waiting, key=_rank))
         if len(waiting) > 1:
             message = f"{message} ({len(waiting)} of {wanted} NodeClaims are not ready.)"
     else:
-        reason, message = "NodeClaimNotReady", f"{len(held.alive)} of {wanted} NodeClaims are there."
+        reason, message = "NodeClaimNotReady", f"{len(kept)} of {wanted} NodeClaims are there."
     conditions.set(NODE_CLAIM_READY, False, reason=reason, message=message)
     return reason, message
 
 
-def _stage(claim: NodeClaim) -> tuple[int, str]:
-    """Return how far a claim has come: the one that is furthest behind tells most."""
-    return sum(claim.is_true(kind) for kind in _STAGES), claim.name
+def _rank(claim: NodeClaim) -> tuple[bool, int, str]:
+    """Return by what to choose the claim that tells most: one that fails, then the one that is furthest behind."""
+    return claim_trouble(claim)[0] in PROGRESS, sum(claim.is_true(kind) for kind in _STAGES), claim.name
 
 
 def _tell_nodes(conditions: Conditions, held: Holdings, *, sizing: Sizing, enough: bool) -> None:
@@ -183,7 +195,7 @@ def _of_pods(pods: Iterable[PodState]) -> tuple[str, str] | None:
     if not troubled:
         return None
     pod = min(troubled, key=lambda pod: (pod.reason == "Unschedulable", pod.name))
-    return pod.reason, f"Pod {pod.name}: {pod.message}"
+    return pod.reason, f"{_POD}{pod.name}: {pod.message}"
 
 
 def _waiting(workload: Workload | None, *, enough: bool) -> str:
@@ -192,6 +204,14 @@ def _waiting(workload: Workload | None, *, enough: bool) -> str:
     if workload is None:
         return "Waiting for the pods to be made."
     return f"{workload.ready} of {workload.wanted} pods are ready."
+
+
+def _conclude_by_resources(conditions: Conditions, *, reason: str, message: str) -> None:
+    """Conclude that it is not there yet: for want of Nodes, else for the reason that is given."""
+    resource = conditions.get(RESOURCE_READY)
+    if resource is not None and resource.status != "True":
+        reason, message = resource.reason, resource.message
+    _conclude(conditions, False, reason=_pending(reason), message=message)
 
 
 def _pending(reason: str) -> str:

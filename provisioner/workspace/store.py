@@ -33,11 +33,7 @@ class Store:
 
     def claims_of(self, workspace: Workspace) -> tuple[NodeClaim, ...]:
         """Return the claims that carry the Workspace's labels, and were not made for an earlier one of its name."""
-        return tuple(
-            claim
-            for claim in self.claims.find("workspace", workspace.key)
-            if claim.annotations.get(names.WORKSPACE_UID_ANNOTATION, workspace.uid) == workspace.uid
-        )
+        return tuple(claim for claim in self.claims.find("workspace", workspace.key) if is_claim_of(workspace, claim))
 
     def nodes_for(self, workspace: Workspace) -> tuple[Node, ...]:
         """Return the Nodes that carry the Workspace's labels, and those that nobody has."""
@@ -46,13 +42,21 @@ class Store:
     def workload_of(self, workspace: Workspace) -> Workload | None:
         """Return the StatefulSet or Job of the Workspace."""
         table = self.jobs if workspace.tuning is not None else self.stateful_sets
-        return table.items.get(workspace.key)
+        found = table.items.get(workspace.key)
+        # By labels and name alone it may be somebody else's, or an earlier Workspace's of that name.
+        return found if found is not None and found.owner == workspace.uid else None
 
 
 def workspace_of(labels: Mapping[str, str]) -> str:
     """Return the key of the Workspace that labels name, empty where they name none."""
     name, namespace = labels.get(names.WORKSPACE_LABEL), labels.get(names.WORKSPACE_NAMESPACE_LABEL)
     return f"{namespace}/{name}" if name and namespace else ""
+
+
+def is_claim_of(workspace: Workspace, claim: NodeClaim) -> bool:
+    """Tell whether the claim is the Workspace's: by its labels, and not made for an earlier one of its name."""
+    uid = claim.annotations.get(names.WORKSPACE_UID_ANNOTATION, workspace.uid)
+    return workspace_of(claim.labels) == workspace.key and uid == workspace.uid
 
 
 def is_free(node: Node) -> bool:

@@ -1,7 +1,7 @@
 """Tuning: the Job that makes an adapter of a Workspace's model and data. Pure.
 
 The adapter's checkpoints lie on a volume of the pod, or on the one that the output names: a container that dies is
-started again by its kubelet and goes on from the last of them. A Job cannot be changed: one that is to be another is
+started again by its kubelet and goes on from the last of them. A Job cannot be changed: one that is for another wish is
 deleted first.
 """
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from provisioner.apis.workspace import DataSource, Workspace
 from provisioner.serving.environment import (
+    CACHE,
     CONFIG,
     DATA,
     FETCH,
@@ -46,7 +47,7 @@ def render(
     volumes, mounts = pods.scratch()
     annotations: dict[str, str] = {}
     init_containers = _data(tuning.input, image, volumes=volumes, mounts=mounts)
-    volumes.append({"name": "results", **(tuning.output.volume or {"emptyDir": {}})})
+    volumes.append(pods.volume("results", tuning.output.volume or {"emptyDir": {}}))
     mounts.append({"name": "results", "mountPath": RESULTS})
     if tuning.config:
         volumes.append(
@@ -104,7 +105,16 @@ def render(
             },
         },
     }
-    return Manifest(kind=JOB, body=sealed(body))
+    return Manifest(kind=JOB, body=sealed(body, wish=wish(workspace, inputs)))
+
+
+def wish(workspace: Workspace, inputs: Inputs) -> object:
+    """Return what a Job is made for: where this changes it is made anew.
+
+    Not all of the Job: another release renders another one, and what was tuned is not to be tuned once more for that.
+    """
+    config = workspace.tuning.config if workspace.tuning else ""
+    return {"tuning": workspace.raw_spec.get("tuning"), "config": dict(inputs.configs.get(config, {}))}
 
 
 def tune_environment(workspace: Workspace, model: Model, sizing: Sizing) -> TuneEnvironment:
@@ -125,13 +135,13 @@ def _data(
     source: DataSource, image: str, *, volumes: list[dict[str, Any]], mounts: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Mount the data; return the container that brings it where it is not on a volume."""
-    volumes.append({"name": "data", **(source.volume or {"emptyDir": {}})})
+    volumes.append(pods.volume("data", source.volume or {"emptyDir": {}}))
     mounts.append({"name": "data", "mountPath": DATA, "readOnly": True})
     if source.volume is not None:
         return []
     values: dict[str, str] = {}
     if source.image:
-        arguments = [PULL, source.image, DATA]
+        arguments = [PULL, pods.literal(source.image), DATA]
     else:
         arguments = [FETCH, DATA]
         # Only this container is told: addresses may carry a signature.
@@ -147,7 +157,7 @@ def _data(
         "volumeMounts": [
             {"name": "data", "mountPath": DATA},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- a mount of the pod's own
-            {"name": "cache", "mountPath": "/cache"},
+            {"name": "cache", "mountPath": CACHE},
         ],
     }
     if source.image and source.image_pull_secrets:

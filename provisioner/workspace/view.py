@@ -79,13 +79,17 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The StatefulSet or Job as last seen. `digest` is what we applied it with; counts are pods."""
+    """The StatefulSet or Job as last seen.
+
+    `owner` is the UID of what controls it, `digest` what we applied it with; counts are pods.
+    """
 
     kind: Kind
     namespace: str
     name: str
     uid: str
     resource_version: str
+    owner: str
     digest: str
     wanted: int
     ready: int
@@ -125,13 +129,22 @@ class Serving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Which of a Workspace's objects could not be made, and why: in the API server's own words."""
+
+    kind: Kind
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Everything that a decision about one Workspace rests on.
 
     `model` is None where the Workspace names none and until it was resolved, a Problem where it cannot be. `claims` are
     the Workspace's own, `nodes` those that carry its name and brought ones that nobody has. `workload` is None where it
     does not exist, `services` are digests of those that do by name. `pods` are the workload's, none where it is well.
-    `rejection` is what the API server has said against the last manifest, empty where it took it.
+    `refusal` is what the API server has said against the last claim or manifest, None where it took it.
     """
 
     workspace: Workspace
@@ -145,7 +158,7 @@ class View:
     workload: Workload | None = None
     services: Mapping[str, str] = field(default_factory=dict)
     pods: tuple[PodState, ...] = ()
-    rejection: str = ""
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ def parse_stateful_set(raw: Mapping[str, Any]) -> Workload:
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=str(metadata.get("resourceVersion", "")),
+        owner=_owner(metadata),
         digest=_digest(metadata),
         wanted=wanted,
         ready=_number(status.get("readyReplicas")),
@@ -38,6 +39,7 @@ def parse_job(raw: Mapping[str, Any]) -> Workload:
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=str(metadata.get("resourceVersion", "")),
+        owner=_owner(metadata),
         digest=_digest(metadata),
         wanted=1,
         ready=_number(status.get("ready")),
@@ -49,6 +51,11 @@ def parse_job(raw: Mapping[str, Any]) -> Workload:
         is_failed="True" in (conditions.get("FailureTarget"), conditions.get("Failed")),
         is_deleting="deletionTimestamp" in metadata,
     )
+
+
+def _owner(metadata: Mapping[str, Any]) -> str:
+    owners = metadata.get("ownerReferences") or ()
+    return next((str(owner.get("uid", "")) for owner in owners if owner.get("controller")), "")
 
 
 def _digest(metadata: Mapping[str, Any]) -> str:

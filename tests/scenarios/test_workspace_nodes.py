@@ -14,6 +14,7 @@ from tests.claims import A100
 from tests.kube import CLAIMS, NODES, Object, condition, eventually, is_true
 from tests.scenarios.on_azure import pools, put_pool
 from tests.scenarios.on_workspaces import (
+    PATIENCE,
     SERVICES,
     STATEFUL_SETS,
     WORKSPACES,
@@ -136,19 +137,17 @@ async def test_node_that_goes_is_replaced(world: Serving) -> None:
     (claim,) = await world.claims_of("lossy")
     world.aks.azure.cluster.delete_pool(claim["metadata"]["name"])
 
-    async def others() -> list[Object]:
-        return [
-            other for other in await world.claims_of("lossy") if other["metadata"]["uid"] != claim["metadata"]["uid"]
-        ]
+    async def is_served_by_another() -> bool:
+        claims = await world.claims_of("lossy")
+        workspace = await world.wait("lossy", lambda _: True)
+        # The other one may well have the same name, and its Node too.
+        return (
+            [other["metadata"]["uid"] for other in claims] != [claim["metadata"]["uid"]]
+            and [(other.get("status") or {}).get("nodeName") for other in claims] == workspace["status"]["workerNodes"]
+            and workspace["status"]["state"] == "Ready"
+        )
 
-    await eventually(others, what="another claim")
-    await world.wait(
-        "lossy",
-        lambda raw: (
-            raw["status"]["state"] == "Ready"
-            and raw["status"]["workerNodes"] not in ([], [claim["status"]["nodeName"]])
-        ),
-    )
+    await eventually(is_served_by_another, patience=PATIENCE, what="another claim serves it")
     assert len(await world.claims_of("lossy")) == 1
     await world.delete("lossy")
 
@@ -185,7 +184,11 @@ async def test_any_provisioner_that_serves_claims(world: Serving) -> None:
         # The Node comes, with the claim's labels, as a kubelet registers it.
         labels = {**claim["metadata"]["labels"], "apps": "foreign"}
         put_pool(world.aks, "foreign", vmSize=A100, nodeLabels=labels, nodeTaints=TAINTS)
-        (node,) = await eventually(lambda: world.kube.nodes_of_pool("foreign"))
+
+        async def named() -> list[Object]:
+            return [node for node in await world.kube.nodes_of_pool("foreign") if node["spec"].get("providerID")]
+
+        (node,) = await eventually(named, what="the Node has its providerID")
         stages = [stage(kind, "True", kind) for kind in ("Launched", "Registered", "Initialized", "Ready")]
         await say(*stages, nodeName=node["metadata"]["name"], providerID=node["spec"]["providerID"])
 

@@ -136,8 +136,8 @@ async def test_tuning_that_fails_says_why(world: Serving) -> None:
     assert first.endswith(said)
 
     # Once it has used up its limit the Job is given up, and its pods go with what they had to say.
-    world.aks.nodes.clear_pod_fault(fault)
     world.aks.nodes.add_pod_fault(PodFault(pod="default/doomed-*", said=said, restarts=6))
+    world.aks.nodes.clear_pod_fault(fault)
 
     workspace = await world.wait_state("doomed", "Failed")
 

@@ -254,6 +254,12 @@ async def test_hub_that_does_not_answer_is_not_waited_for(hub: HubServer) -> Non
     assert plan.parts[0].outcomes == (Outcome.UNAVAILABLE,)
 
 
+async def test_name_that_is_none_of_the_hub_is_not_waited_for(hub: HubServer) -> None:
+    models = await look_up(["../none"], endpoint=hub.url, patience=1e6)
+
+    assert isinstance(models["../none"], Problem)
+
+
 async def test_nothing_is_looked_up_where_that_is_switched_off() -> None:
     models = await look_up([MODEL], endpoint="")
     plan = planned(served(wish(MODEL), models=models))
