@@ -30,6 +30,8 @@ PROGRESS: Final = frozenset(
         "ResourceNotRegistered",
         "StartupTaintsExist",
         "KnownEphemeralTaintsExist",
+        # Of a claim whose stages have only begun.
+        "ReconcilingDependents",
         "WorkspaceInferenceStatusPending",
         "WorkspaceTuningJobStatusPending",
         "workspaceResourceStatusNotReady",

@@ -64,6 +64,9 @@ async def test_inference_of_a_preset(world: Serving) -> None:
     assert "successors: Standard_NC" in told
     assert told == status["sizing"]
     await world.wait_event(name, "workspaceSucceeded", kind="Normal")
+    # What passes by itself warns nobody.
+    warnings = {event["reason"] for event in await world.kube.events_of(name) if event["type"] == "Warning"}
+    assert warnings == {"RetiredInstanceType"}
 
     await world.delete(name)
 
