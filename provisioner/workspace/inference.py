@@ -53,10 +53,12 @@ def render(
     inputs: Inputs,
     image: str,
     pull_secrets: tuple[str, ...],
+    hub: str = "",
 ) -> Manifest:
     """Return the StatefulSet of an inference Workspace; `model` is None for one with a template.
 
-    `image` is the serving image, `pull_secrets` what it is pulled with.
+    `image` is the serving image, `pull_secrets` what it is pulled with, `hub` where models are, empty for the Hugging
+    Face Hub.
     """
     inference = workspace.inference
     if inference is None:
@@ -64,7 +66,7 @@ def render(
     if model is None:
         template = _own_template(workspace, inference.template or {})
     else:
-        template = _template(workspace, model, sizing, inputs, image, pull_secrets)
+        template = _template(workspace, model, sizing, inputs, image=image, pull_secrets=pull_secrets, hub=hub)
     body = {
         "apiVersion": STATEFUL_SET.api_version,
         "kind": STATEFUL_SET.kind,
@@ -91,7 +93,14 @@ def _own_template(workspace: Workspace, template: Mapping[str, Any]) -> dict[str
 
 
 def _template(
-    workspace: Workspace, model: Model, sizing: Sizing, inputs: Inputs, image: str, pull_secrets: tuple[str, ...]
+    workspace: Workspace,
+    model: Model,
+    sizing: Sizing,
+    inputs: Inputs,
+    *,
+    image: str,
+    pull_secrets: tuple[str, ...],
+    hub: str,
 ) -> dict[str, Any]:
     inference = workspace.inference
     assert inference is not None  # noqa: S101 -- for the type checker; render has looked
@@ -106,7 +115,7 @@ def _template(
         annotations["gpu-provisioner.kaito.sh/config-digest"] = digest(inputs.configs.get(inference.config, {}))
     if inference.adapters:
         _add_adapters(workspace, image, volumes=volumes, mounts=mounts, init_containers=init_containers)
-    values = serve_environment(workspace, model, sizing).to_env() | pods.caches()
+    values = serve_environment(workspace, model, sizing).to_env() | pods.caches(hub)
     # vLLM's own limit is ten minutes, however large the model.
     values["VLLM_ENGINE_READY_TIMEOUT_S"] = str(start_seconds(model.facts.weights_gib))
     fields = {"POD_IP": "status.podIP"}

@@ -198,12 +198,12 @@ class _Round:
     ) -> tuple[tuple[Manifest, ...], tuple[Doomed, ...]]:
         """Return what is to be applied, and what has to go first."""
         view, workspace = self._view, self._workspace
-        image, secrets = view.settings.image, view.settings.pull_secrets
+        image, secrets, hub = view.settings.image, view.settings.pull_secrets, view.settings.hub
         if workspace.tuning is not None:
             if model is None:
                 return (), ()
             job = tuning.render(
-                workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets
+                workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets, hub=hub
             )
             # One without a digest is another controller's, whose wishes we cannot tell.
             self._is_stale = view.workload is not None and view.workload.digest not in ("", _digest_of(job))
@@ -215,7 +215,7 @@ class _Round:
             if view.services.get(manifest.body["metadata"]["name"]) != _digest_of(manifest)
         ]
         server = inference.render(
-            workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets
+            workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets, hub=hub
         )
         exists = view.workload is not None
         if (enough or exists) and (view.workload is None or view.workload.digest != _digest_of(server)):

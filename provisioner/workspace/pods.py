@@ -163,9 +163,10 @@ def scratch() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return volumes, mounts
 
 
-def caches() -> dict[str, str]:
-    """Return the variables that lead libraries to those volumes, and away from the network at their own wish."""
+def caches(hub: str = "") -> dict[str, str]:
+    """Return the variables that lead libraries to those volumes and that hub, and away from the network otherwise."""
     return {
+        **({"HF_ENDPOINT": hub} if hub else {}),
         "HOME": CACHE,
         "HF_HOME": MODELS,
         "XDG_CACHE_HOME": CACHE,

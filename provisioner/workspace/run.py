@@ -81,6 +81,7 @@ class _Parts:
                 image=settings.serving_image,
                 pull_secrets=settings.pull_secrets,
                 writes_claims=settings.node_source == "claims",
+                hub=settings.mirror,
             ),
             now=_now,
             metrics=self._metrics,

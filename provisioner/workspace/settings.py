@@ -54,6 +54,11 @@ class WorkspaceSettings(ControllerSettings):
         return tuple(name.strip() for name in self.serving_pull_secrets.split(",") if name.strip())
 
     @property
+    def mirror(self) -> str:
+        """Return where pods are to find models, empty where that is the Hugging Face Hub itself."""
+        return "" if self.hub_endpoint in (_HUB, NONE) else self.hub_endpoint
+
+    @property
     def hub(self) -> str:
         """Return where models are looked up, empty where they are not."""
         return "" if self.hub_endpoint == NONE else self.hub_endpoint

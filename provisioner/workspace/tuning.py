@@ -39,8 +39,13 @@ def render(
     inputs: Inputs,
     image: str,
     pull_secrets: tuple[str, ...] = (),
+    hub: str = "",
 ) -> Manifest:
-    """Return the Job of a tuning Workspace. `image` is the serving image, `pull_secrets` what it is pulled with."""
+    """Return the Job of a tuning Workspace.
+
+    `image` is the serving image, `pull_secrets` what it is pulled with, `hub` where models are, empty for the Hugging
+    Face Hub.
+    """
     tuning = workspace.tuning
     if tuning is None or tuning.input is None or tuning.output is None:
         raise ValueError("the Workspace is none for tuning")
@@ -71,7 +76,7 @@ def render(
         "image": image,
         "args": [TUNE],
         "env": pods.environment(
-            tune_environment(workspace, model, sizing).to_env() | pods.caches(),
+            tune_environment(workspace, model, sizing).to_env() | pods.caches(hub),
             token_secret=options.model_access_secret if options else "",
         ),
         "resources": pods.resources(sizing),

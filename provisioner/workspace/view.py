@@ -121,11 +121,15 @@ class PodState:
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """What settings say: the serving image, what it is pulled with, and whether NodeClaims are written."""
+    """What settings say: the serving image, what it is pulled with, and whether NodeClaims are written.
+
+    `hub` is where pods find models, empty for the Hugging Face Hub itself.
+    """
 
     image: str
     pull_secrets: tuple[str, ...] = ()
     writes_claims: bool = True
+    hub: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,12 +65,18 @@ class Leases:
         # What has been sent is carried out whether or not whoever sent it still waits.
         task = asyncio.create_task(self._carry_out(method, copy.deepcopy(dict(body))))
         self._carrying.add(task)
-        task.add_done_callback(self._carrying.discard)
+        task.add_done_callback(self._carried)
         answer = await asyncio.shield(task)
         if self._is_unlucky():
             raise Unavailable("the answer is lost", lost=True)
         await asyncio.sleep(self._latency())
         return answer
+
+    def _carried(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._carrying.discard(task)
+        if not task.cancelled():
+            # Looked at even where nobody waits for the answer any more.
+            task.exception()
 
     async def _carry_out(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         await asyncio.sleep(self._latency())

@@ -1,7 +1,7 @@
 """What Workspaces run: what matters of their StatefulSets, Services and Jobs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +16,11 @@ from tests.unit.workspace_manifests import SERVED, TEMPLATE, THREE, TOKEN, TUNED
 
 RENDERED = {f"serving, {name}": stateful_set(**changes) for name, changes in SERVED.items()} | {
     f"tuning, {name}": job(**changes) for name, changes in TUNED.items()
+}
+# A Workspace of each that says no more than it has to.
+NOTHING: dict[Callable[..., dict[str, Any]], dict[str, Any]] = {
+    stateful_set: next(iter(SERVED.values())),
+    job: next(iter(TUNED.values())),
 }
 every_one = pytest.mark.parametrize("body", RENDERED.values(), ids=RENDERED)
 
@@ -92,6 +97,14 @@ def test_pod_writes_where_it_may(body: dict[str, Any]) -> None:
         mount = next(found for path, found in mounts(main(body)).items() if where.startswith(path))
         assert not mount.get("readOnly")
     assert known["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+
+
+@pytest.mark.parametrize("render", [stateful_set, job])
+def test_pod_finds_its_model_where_it_was_looked_up(render: Callable[..., dict[str, Any]]) -> None:
+    mirror = "https://models.example"
+
+    assert env_of(main(render(hub=mirror, **NOTHING[render])))["HF_ENDPOINT"] == mirror
+    assert "HF_ENDPOINT" not in env_of(main(render(**NOTHING[render])))
 
 
 @every_one

@@ -51,7 +51,7 @@ TUNED: dict[str, dict[str, Any]] = {
 }
 
 
-def stateful_set(*, config: str = "", **changes: Any) -> dict[str, Any]:
+def stateful_set(*, config: str = "", hub: str = "", **changes: Any) -> dict[str, Any]:
     """Return the StatefulSet of a Workspace; `config` is what its ConfigMap says."""
     subject = workspace(**changes)
     rendered = inference_renderer.render(
@@ -61,11 +61,12 @@ def stateful_set(*, config: str = "", **changes: Any) -> dict[str, Any]:
         inputs=Inputs(configs={"conf": {"inference_config.yaml": config}}),
         image=IMAGE,
         pull_secrets=("registry",),
+        hub=hub,
     )
     return dict(rendered.body)
 
 
-def job(*, config: str = "", image: str = IMAGE, **changes: Any) -> dict[str, Any]:
+def job(*, config: str = "", image: str = IMAGE, hub: str = "", **changes: Any) -> dict[str, Any]:
     """Return the Job of a Workspace."""
     subject = workspace(**changes)
     model = model_of(subject)
@@ -77,5 +78,6 @@ def job(*, config: str = "", image: str = IMAGE, **changes: Any) -> dict[str, An
         inputs=Inputs(configs={"conf": {"training_config.yaml": config}}),
         image=image,
         pull_secrets=("registry",),
+        hub=hub,
     )
     return dict(rendered.body)
