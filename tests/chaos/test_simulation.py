@@ -14,7 +14,7 @@ from tests.chaos.simulation import simulate
 _BLOCKS = 20
 _IN_A_BLOCK = 50
 # Histories within which a flaw has to show.
-_ENOUGH = 40
+_ENOUGH = 300
 
 
 @pytest.mark.parametrize("block", range(_BLOCKS))

@@ -448,7 +448,7 @@ async def test_pods_leave_a_node_by_eviction_or_by_force_and_events_tell(
 
     async def reasons() -> set[tuple[str, str]]:
         events = (await asyncio.to_thread(admin.request, "GET", f"{DEFAULT}/events"))["items"]
-        return {(event["reason"], event["involvedObject"]["uid"]) for event in events}
+        return {(str(event.get("reason")), event["involvedObject"].get("uid", "")) for event in events}
 
     async with EventRecorder(gateway, clock=lambda: datetime.now(UTC), instance="pod-0") as recorder:
         evictions = Evictions(

@@ -130,9 +130,10 @@ def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
 
 
 OWNER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from fakes.cluster.process import Supervisor
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run under nohup, it is ignored by inheritance
 folder = Path(sys.argv[1])
 supervisor = Supervisor(folder)
 supervisor.start("sleeper", argv=["sleep", "600"], log=folder / "log", cwd=folder)
