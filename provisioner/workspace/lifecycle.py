@@ -217,10 +217,16 @@ class _Round:
         server = inference.render(
             workspace, model=model, sizing=sizing, inputs=view.inputs, image=image, pull_secrets=secrets, hub=hub
         )
-        exists = view.workload is not None
-        if (enough or exists) and (view.workload is None or view.workload.digest != _digest_of(server)):
-            changed.append(server)
-        return tuple(changed), ()
+        present = view.workload
+        if present is None:
+            return (*changed, *((server,) if enough else ())), ()
+        if present.digest == _digest_of(server) or present.is_deleting:
+            return tuple(changed), ()
+        if max(sizing.nodes, present.wanted) > 1 and present.digest:
+            # The pods of a group are of one mind or do not come up: a StatefulSet would replace them one by one, and
+            # wait for a worker of the new template that waits for a leader of the old.
+            return tuple(changed), (_doomed(present),)
+        return (*changed, server), ()
 
     def _finish(
         self,
@@ -277,7 +283,11 @@ def _replaced(
         return ((job,) if enough else ()), ()
     if not is_stale or workload.is_deleting:
         return (), ()
-    return (), (Doomed(kind=JOB, namespace=workload.namespace, name=workload.name, uid=workload.uid),)
+    return (), (_doomed(workload),)
+
+
+def _doomed(workload: Workload) -> Doomed:
+    return Doomed(kind=workload.kind, namespace=workload.namespace, name=workload.name, uid=workload.uid)
 
 
 def _digest_of(manifest: Manifest) -> str:

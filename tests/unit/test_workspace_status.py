@@ -464,6 +464,19 @@ def test_job_of_another_wish_is_told_of_before_it_goes() -> None:
     assert (going.deletions, going.manifests, looked.state) == ((), (), "Pending")
 
 
+@pytest.mark.parametrize(("pods", "digest", "made_anew"), [(1, "old", False), (2, "old", True), (2, "", False)])
+def test_group_of_another_wish_goes_as_a_whole(pods: int, digest: str, made_anew: bool) -> None:
+    """One after the other a worker of the new template would wait for a leader of the old one, and that for it."""
+    looked = Look()
+    step = looked.look(
+        claims=(READY_CLAIM,), nodes=(WELL,), workload=replace(running(wanted=pods, ready=pods), digest=digest)
+    )
+    applied = [manifest.kind for manifest in step.manifests if manifest.kind is STATEFUL_SET]
+
+    assert [doomed.kind for doomed in step.deletions] == ([STATEFUL_SET] if made_anew else [])
+    assert applied == ([] if made_anew else [STATEFUL_SET])
+
+
 # Bookkeeping
 
 
