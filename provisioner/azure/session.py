@@ -36,6 +36,7 @@ from provisioner.azure.errors import (
     CALL_ERRORS,
     ArmFailure,
     Postponed,
+    Withheld,
     classify,
     classify_response,
     outcome_unknown,
@@ -119,7 +120,8 @@ class AzureSession:
 
     Servers are trusted by OpenSSL's defaults as they are when the session opens (SSL_CERT_FILE and SSL_CERT_DIR replace
     them); HTTPS_PROXY and NO_PROXY are honoured. `on_call` is called after each call, `on_wait` with the operation of
-    each that was kept back by the budget; neither must block.
+    each that was kept back by the budget; neither must block. `may_act` is asked about each request before its first
+    byte is sent, after whatever was waited for: a token, a connection. Where it says no, the request is Withheld.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class AzureSession:
         on_call: Callable[[CallRecord], None] | None = None,
         budget: Budget | None = None,
         on_wait: Callable[[str, Wait], None] | None = None,
+        may_act: Callable[[], bool] | None = None,
     ) -> None:
         self.target = target
         self.cloud = cloud
@@ -139,6 +142,7 @@ class AzureSession:
         self._on_call = on_call
         self._budget = budget or Budget()
         self._on_wait = on_wait
+        self._may_act = may_act
         self._stack = AsyncExitStack()
         self._client: ContainerServiceClient | None = None
 
@@ -153,6 +157,7 @@ class AzureSession:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
                     trust_env=True,
+                    trace_configs=[self._guard()],
                 )
             )
             transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=CONNECT_TIMEOUT)
@@ -289,6 +294,17 @@ class AzureSession:
             policies=policies,
             transport=transport,
         )
+
+    def _guard(self) -> aiohttp.TraceConfig:
+        async def look(_: aiohttp.ClientSession, __: object, request: aiohttp.TraceRequestHeadersSentParams) -> None:
+            # aiohttp calls this before it writes the headers, and closes the connection where it raises. Tokens, which
+            # come over the same transport, are anybody's.
+            if request.url.path.startswith("/subscriptions/") and self._may_act is not None and not self._may_act():
+                raise Withheld
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(look)
+        return trace
 
     def _ask_budget(self, operation: str, path: str) -> None:
         wait = self._budget.admit(operation, path=path)

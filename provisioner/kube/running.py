@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +21,28 @@ _WATCH_PAUSES: Final = (1.0, 2.0, 5.0, 15.0)
 # A watch that lasted this long was no false start: the next one may come at once again.
 _WATCH_SOUND: Final = 60.0
 _SYNC_PAUSE: Final = 2.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+# As shells report a process that a signal has ended.
+_SIGNALLED: Final = 128
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return what the first SIGTERM or SIGINT sets. A second one ends the process at once, by 128 and its number.
+
+    Of the second nothing is asked of the event loop, which may be what does not come to its end; and as process 1 of a
+    container we would not die of a signal that nobody handles.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def first(number: int) -> None:
+        _log.info("asked to stop", extra={"signal": signal.Signals(number).name})
+        stop.set()
+        for each in _ENDING:
+            signal.signal(each, lambda number, _: os._exit(_SIGNALLED + number))
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, first, number)
+    return stop
 
 
 @asynccontextmanager
@@ -59,6 +83,32 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[No
             task.remove_done_callback(ended)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def working(
+    workers: Coroutine[Any, Any, None], *, shut_down: Callable[[], None], seconds: float
+) -> AsyncIterator[None]:
+    """Run workers beside the body, and at its end have them finish what they are at, within so many seconds.
+
+    `shut_down` keeps them from beginning anything else. Where the body ends by an exception nothing more is finished:
+    whoever has lost the Lease must not go on while the rest of the process comes to its end. Workers that die take the
+    process down.
+    """
+    task = asyncio.create_task(workers)
+
+    async def watch() -> None:
+        await asyncio.wait([task])
+        task.result()
+
+    try:
+        async with background(watch()):
+            yield
+        shut_down()
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def first_lists(synchronise: Callable[[], Awaitable[object]], *, kind: str, stop: asyncio.Event) -> bool:
