@@ -19,6 +19,8 @@ from provisioner.settings import ControllerSettings
 
 # Seconds. Whoever waits looks at the Lease every second; that long without an answer, it could not take over either.
 _UNHEARD: Final = 30.0
+# Seconds. Nothing that the process waits for at its end takes as long.
+_OVERSTAYED: Final = 30.0
 
 
 class Leadership:
@@ -54,6 +56,11 @@ class Leadership:
     def is_waiting(self) -> bool:
         """Tell whether it is not yet this instance's turn."""
         return self._election is not None and not self._election.is_leader
+
+    def stuck(self) -> Iterable[str]:
+        """Return what keeps a process from its end that has lost the Lease."""
+        if self._election is not None and (seconds := self._election.overstayed) > _OVERSTAYED:
+            yield f"the Lease was lost {seconds:.0f} s ago, and the process has not come to its end"
 
     def unready(self) -> Iterable[str]:
         """Return why this instance could not take over if it had to."""

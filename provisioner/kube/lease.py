@@ -87,6 +87,11 @@ class LeaderElection:
         return self._is_leader and self._left() > 0
 
     @property
+    def overstayed(self) -> float:
+        """Return for how many seconds the Lease that was ours has been lost, 0 where it has not been."""
+        return max(0.0, -self._left()) if self._renewed else 0.0
+
+    @property
     def heard_at(self) -> float | None:
         """Return when the API server last answered about the Lease (loop time), None before it ever has."""
         return self._heard_at

@@ -23,6 +23,7 @@ from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Objects
 from provisioner.kube.running import background, first_lists, keep_watching, served, stop_on_signals, working
 from provisioner.kube.transport import Transport
+from provisioner.kube.watchdog import Watchdog
 from provisioner.nodeclaim.assembly import Assembly
 from provisioner.nodeclaim.controller import run_workers
 from provisioner.settings import Settings
@@ -121,6 +122,7 @@ class _Operation:
         self._settings = settings
         self._parts = parts
         self._leadership = leadership
+        self._watchdog = Watchdog()
         self._recorder = recorder
         self._metrics = metrics
 
@@ -131,7 +133,7 @@ class _Operation:
             host=self._settings.bind_address,
             health_port=self._settings.health_port,
             metrics_port=self._settings.metrics_port,
-            live=lambda: (),
+            live=lambda: (*leadership.stuck(), *self._watchdog.reasons(), *self._parts.stuck()),
             # Whoever waits for its turn is ready for that.
             ready=lambda: leadership.unready() if leadership.is_waiting else self._parts.unready(),
             metrics=self._metrics,
@@ -154,5 +156,5 @@ class _Operation:
             async with working(workers, shut_down=self._parts.queue.shutdown, seconds=_DRAIN_SECONDS):
                 async with background(self._parts.collector.run()):
                     _log.info("controller started", extra={"cluster": self._settings.cluster_name})
-                    await keep_watching(self._parts.watched, stop=stop)
+                    await keep_watching(self._parts.watched, stop=stop, watchdog=self._watchdog)
                 _log.info("controller stopping")

@@ -21,6 +21,7 @@ from provisioner.kube.queue import WorkQueue
 from provisioner.kube.running import background, first_lists, keep_watching, served, stop_on_signals, working
 from provisioner.kube.transport import Transport
 from provisioner.kube.watch import Watched
+from provisioner.kube.watchdog import Watchdog, stuck_workers
 from provisioner.placement.sizes import KnownSizes, NothingListed
 from provisioner.workspace.actuator import Actuator
 from provisioner.workspace.controller import Controller, run_workers
@@ -74,6 +75,7 @@ class _Parts:
     ) -> None:
         self._settings = settings
         self._leadership = leadership
+        self._watchdog = Watchdog()
         self._recorder = recorder
         self._metrics = metrics
         self._store = Store()
@@ -104,7 +106,7 @@ class _Parts:
             host=settings.bind_address,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
-            live=lambda: (),
+            live=lambda: (*leadership.stuck(), *self._watchdog.reasons(), *stuck_workers(self._queue)),
             # Whoever waits for its turn is ready for that.
             ready=lambda: leadership.unready() if leadership.is_waiting else self._unready(),
             metrics=self._metrics,
@@ -127,7 +129,7 @@ class _Parts:
         async with working(workers, shut_down=self._queue.shutdown, seconds=_DRAIN_SECONDS):
             async with background(self._resync()):
                 _log.info("controller started", extra={"serving_image": settings.serving_image})
-                await keep_watching(self._watched(), stop=stop)
+                await keep_watching(self._watched(), stop=stop, watchdog=self._watchdog)
             _log.info("controller stopping")
 
     async def _resync(self) -> None:
