@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
@@ -11,6 +12,8 @@ from provisioner import __version__
 from provisioner.commands.arguments import add_commands
 from provisioner.settings import ControllerSettings, SettingError, Settings, flag_of, load_as, source_of
 from provisioner.workspace.settings import WorkspaceSettings
+
+_log: Final = logging.getLogger(__name__)
 
 _CONTROLLERS: Final[Mapping[str, type[ControllerSettings]]] = {"run": Settings, "workspace": WorkspaceSettings}
 
@@ -59,7 +62,10 @@ def _run(settings: ControllerSettings) -> int:
     except SettingError as error:
         return _refuse(str(error))
     except LeadershipLost as error:
-        print(f"provisioner: {error}", file=sys.stderr)
+        _log.error("another instance may act by now; ending", extra={"error": str(error)})
+        return 1
+    except Exception:  # noqa: BLE001 -- a defect, told as all else is: a collector takes lines, not tracebacks
+        _log.exception("the controller has died")
         return 1
     return 0
 

@@ -6,6 +6,7 @@ them for a region's VM sizes holds the event loop for a second, and a plain dict
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -56,6 +57,7 @@ MAX_PAGES: Final = 200
 # Characters. Longer bodies are parsed in a thread: 1,500 VM sizes are 5 MB and 60 ms.
 _LARGE: Final = 262_144
 _TOO_MANY: Final = 429
+_POOL: Final = re.compile(r"/agentPools/([^/?]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +86,21 @@ class AzureTarget:
 class CallRecord:
     """One finished call: `status` is None and `error` the exception's class where no response came.
 
-    `seconds` include getting a token where one was needed. `correlation_id` is what Azure support asks for, and
-    `request_id` is our own mark on the request.
+    `pool` is the agent pool that it is about, where it is about one. `seconds` include getting a token where one was
+    needed. `correlation_id` and `request_id` are what Azure's support asks for (x-ms-correlation-request-id and
+    x-ms-request-id of the response), `client_request_id` is our own mark on the request, x-ms-client-request-id: all
+    that there is where no response came.
     """
 
     operation: str
     method: str
+    pool: str
     status: int | None
     error: str
     seconds: float
     correlation_id: str
     request_id: str
+    client_request_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +206,7 @@ class AzureSession:
             self._budget.continue_with(operation)
         else:
             self._ask_budget(operation, path)
-        request_id = str(uuid4())
+        mark = str(uuid4())
         # The SDK expects parameters that are quoted already.
         parameters = {name: quote(value, safe="") for name, value in (query or {}).items()}
         request = HttpRequest(method, path, params=parameters, headers=dict(headers or {}), json=body)
@@ -210,7 +216,7 @@ class AzureSession:
         try:
             async with asyncio.timeout(timeout):
                 # The body is read before this returns, inside of the time limit.
-                response = await self._client.send_request(request, request_id=request_id, read_timeout=timeout)
+                response = await self._client.send_request(request, request_id=mark, read_timeout=timeout)
         except CALL_ERRORS as error:
             outcome = type(error).__name__
             raise ArmFailure(
@@ -220,7 +226,21 @@ class AzureSession:
             outcome = type(error).__name__
             raise
         finally:
-            self._record(operation, method, response, outcome, time.monotonic() - started, request_id)
+            if self._on_call is not None:
+                headers = response.headers if response is not None else {}
+                self._on_call(
+                    CallRecord(
+                        operation=operation,
+                        method=method,
+                        pool=_pool(path),
+                        status=response.status_code if response is not None else None,
+                        error=outcome,
+                        seconds=time.monotonic() - started,
+                        correlation_id=headers.get("x-ms-correlation-request-id", ""),
+                        request_id=headers.get("x-ms-request-id", ""),
+                        client_request_id=mark,
+                    )
+                )
         try:
             accepted = _accepted(method, response, accept)
         except ArmFailure as error:
@@ -313,28 +333,11 @@ class AzureSession:
                 self._on_wait(operation, wait)
             raise Postponed(wait)
 
-    def _record(
-        self,
-        operation: str,
-        method: str,
-        response: AsyncHttpResponse | None,
-        error: str,
-        seconds: float,
-        request_id: str,
-    ) -> None:
-        if self._on_call is not None:
-            headers = response.headers if response is not None else {}
-            self._on_call(
-                CallRecord(
-                    operation=operation,
-                    method=method,
-                    status=response.status_code if response is not None else None,
-                    error=error,
-                    seconds=seconds,
-                    correlation_id=headers.get("x-ms-correlation-request-id", ""),
-                    request_id=request_id,
-                )
-            )
+
+def _pool(path: str) -> str:
+    """Return the agent pool that a path is about, empty where it is about none."""
+    match = _POOL.search(path)
+    return unquote(match[1]) if match else ""
 
 
 def _accepted(method: str, response: AsyncHttpResponse, accept: Collection[int]) -> ArmResponse:

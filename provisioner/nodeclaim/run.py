@@ -6,15 +6,12 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Final
 
 from provisioner.apis import names
-from provisioner.azure.budget import Wait
 from provisioner.azure.connect import connect
-from provisioner.azure.session import AzureSession, CallRecord
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
@@ -24,6 +21,7 @@ from provisioner.kube.objects import Objects
 from provisioner.kube.running import background, first_lists, keep_watching, served, stop_on_signals, working
 from provisioner.kube.transport import Transport
 from provisioner.kube.watchdog import Watchdog
+from provisioner.nodeclaim.arm_calls import ArmCalls
 from provisioner.nodeclaim.assembly import Assembly
 from provisioner.nodeclaim.controller import run_workers
 from provisioner.settings import Settings
@@ -50,7 +48,10 @@ async def run(settings: Settings) -> None:
         leadership = Leadership(settings, objects=Objects(transport), name=LEASE_NAME, now=_now, metrics=metrics)
         kube = KubeGateway(transport=Guarded(transport, may_act=leadership.may_act))
         recorder = await stack.enter_async_context(EventRecorder(kube, clock=_now, instance=socket.gethostname()))
-        session = await stack.enter_async_context(_session(settings, metrics, may_act=leadership.may_act))
+        calls = ArmCalls(metrics)
+        session = await stack.enter_async_context(
+            connect(settings, on_call=calls.on_call, on_wait=calls.on_wait, may_act=leadership.may_act)
+        )
         parts = Assembly(
             settings,
             kube=kube,
@@ -67,44 +68,6 @@ async def run(settings: Settings) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _session(settings: Settings, metrics: Registry, *, may_act: Callable[[], bool]) -> AzureSession:
-    calls = metrics.counter(
-        "gpu_provisioner_arm_calls_total",
-        text="Calls to Azure Resource Manager by operation and status.",
-        labels=("operation", "status"),
-    )
-    seconds = metrics.histogram(
-        "gpu_provisioner_arm_call_duration_seconds",
-        text="Seconds until Azure Resource Manager answered.",
-        labels=("operation",),
-    )
-
-    waits = metrics.counter(
-        "gpu_provisioner_arm_waits_total",
-        text="Calls to Azure Resource Manager that were held back: for a Retry-After of Azure's, or by our own budget.",
-        labels=("operation", "by"),
-    )
-
-    def on_call(call: CallRecord) -> None:
-        calls.inc(operation=call.operation, status=str(call.status or call.error))
-        seconds.observe(call.seconds, operation=call.operation)
-        _log.debug(
-            "ARM call",
-            extra={
-                "operation": call.operation,
-                "status": call.status,
-                "error": call.error,
-                "seconds": round(call.seconds, 3),
-                "correlation_id": call.correlation_id,
-            },
-        )
-
-    def on_wait(operation: str, wait: Wait) -> None:
-        waits.inc(operation=operation, by="azure" if wait.by_azure else "own-budget")
-
-    return connect(settings, on_call=on_call, on_wait=on_wait, may_act=may_act)
 
 
 class _Operation:

@@ -122,8 +122,9 @@ async def test_every_call_is_recorded(bench: Bench, pools: AgentPools) -> None:
         ("agentpools.delete", "DELETE", None, "ServiceRequestError"),
     ]
     calls = [call for call in bench.azure.calls if call.operation != "entra.token"]
-    assert [record.request_id for record in bench.records] == [call.client_request_id for call in calls[:3]]
-    assert all(record.correlation_id for record in bench.records[:2])
+    assert [record.client_request_id for record in bench.records] == [call.client_request_id for call in calls[:3]]
+    assert all(record.correlation_id and record.request_id for record in bench.records[:2])
+    assert [record.pool for record in bench.records] == ["", "gpu1", "gpu1"]
     assert all(0 < record.seconds < 10 for record in bench.records)
     assert all(call.user_agent.startswith(f"gpu-provisioner/{__version__} ") for call in calls)
 
