@@ -21,7 +21,7 @@ CLUSTER ?= embedded
 # Processes of `make chaos`.
 JOBS ?= 2
 
-.PHONY: help demo test lint types layers unit embedded real conformance chaos chaos-processes control-plane \
+.PHONY: help demo test lint types layers unit embedded real conformance chaos chaos-processes image control-plane \
   karpenter-suite lock format clean
 
 help: ## show this list
@@ -61,6 +61,9 @@ chaos-processes: $(READY) control-plane ## the controller's process under fire o
 
 conformance: $(READY) control-plane karpenter-suite ## of those, Karpenter's own tests alone
 	$(BIN)/pytest tests/conformance
+
+image: $(READY) ## what the controllers' Dockerfile does, done in a folder twice and compared; no container runtime needed
+	@$(BIN)/python -m tests.image
 
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only

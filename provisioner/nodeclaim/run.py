@@ -12,6 +12,7 @@ from typing import Final
 
 from provisioner.apis import names
 from provisioner.azure.connect import connect
+from provisioner.kube.build_info import publish_build
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
@@ -43,6 +44,7 @@ async def run(settings: Settings) -> None:
     """
     stop = stop_on_signals()
     metrics = Registry()
+    publish_build(metrics)
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context(Transport())
         leadership = Leadership(settings, objects=Objects(transport), name=LEASE_NAME, now=_now, metrics=metrics)

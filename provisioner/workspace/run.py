@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from provisioner.apis import names
+from provisioner.kube.build_info import publish_build
 from provisioner.kube.errors import Gone, KubeError
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
@@ -45,6 +46,7 @@ async def run(settings: WorkspaceSettings) -> None:
     """
     stop = stop_on_signals()
     metrics = Registry()
+    publish_build(metrics)
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context(Transport())
         leadership = Leadership(settings, objects=Objects(transport), name=LEASE_NAME, now=_now, metrics=metrics)

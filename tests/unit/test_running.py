@@ -124,3 +124,25 @@ def test_one_signal_lets_the_process_come_to_its_end() -> None:
         assert process.stdout.readline() == "stopping\n"
 
         assert process.wait(timeout=30) == 0
+
+
+# Is signalled while the libraries of the controllers are imported, before there is an event loop.
+TOO_EARLY = """
+import os, signal, sys
+from provisioner.__main__ import main
+
+class Signalled:
+    def find_spec(self, name, path, target=None):
+        if name == "kubernetes":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Signalled())
+sys.exit(main(["workspace"]))
+"""
+
+
+def test_a_signal_ends_a_process_that_has_only_begun_to_start() -> None:
+    ended = subprocess.run([sys.executable, "-c", TOO_EARLY], timeout=60, capture_output=True, text=True, check=False)
+
+    # By its own will: -SIGTERM would be the kernel's, which spares process 1 of a container.
+    assert (ended.returncode, ended.stderr) == (143, "")
