@@ -32,5 +32,5 @@ one node take the kubelet's socket from each other.
 {{- end }}
 {{- end }}
 {{- end }}
-{{- $found | first }}
+{{- with $found }}{{ first . }}{{ end }}
 {{- end }}
