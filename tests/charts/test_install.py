@@ -1,8 +1,7 @@
 """The charts installed, upgraded and uninstalled on the real control plane."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 import yaml
 
 from fakes.aks import CRDS, DEVICE_PLUGIN
-from fakes.cluster.api import ApiError
 from fakes.cluster.base import ComponentFailed
 from fakes.cluster.interface import ControlPlane
 from tests.charts.helm import CHARTS, PROVISIONER, WORKSPACE, Helm, HelmFailed, Object, merged, names
+from tests.charts.site import Site
 from tests.charts.values import LEAST, PEER, PEER_WHOLE
-from tests.kube import CRDS as CRD_PATH
-from tests.kube import uninstall
 
 pytestmark = pytest.mark.real_only("server-side apply, Pod Security and rights are looked at there alone")
 
@@ -28,58 +25,12 @@ KEEP = "helm.sh/resource-policy"
 OWNER = "meta.helm.sh/release-name"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A cluster with nothing of ours in it, and Helm for it."""
-
-    cluster: ControlPlane
-    helm: Helm
-
-    def get(self, path: str) -> Object | None:
-        """Return what is at a path, None where nothing is."""
-        try:
-            found: Object = self.cluster.client().request("GET", path)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        return found
-
-    def create(self, path: str, body: Mapping[str, Any]) -> Object:
-        """Create an object."""
-        made: Object = self.cluster.client().request("POST", path, body=dict(body))
-        return made
-
-    def crd(self, name: str) -> Object:
-        """Return a CRD that is there."""
-        found = self.get(f"{CRD_PATH}/{name}")
-        assert found is not None, name
-        return found
-
-    def served(self, name: str) -> None:
-        """Wait until the kind of a CRD is served."""
-        self.cluster.run_kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
-
-    def deployment(self, namespace: str, name: str) -> Object:
-        """Return a Deployment that is there."""
-        found = self.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
-        assert found is not None, name
-        return found
-
-
 @pytest.fixture
 def site(control_plane: ControlPlane, helm: Helm) -> Iterator[Site]:
     here = Site(cluster=control_plane, helm=helm.on(control_plane.kubeconfig))
-    clear(here)
+    here.clear()
     yield here
-    clear(here)
-
-
-def clear(site: Site) -> None:
-    for release in yaml.safe_load(site.helm.run("list", "--all-namespaces", "--output=yaml")) or ():
-        site.helm.uninstall(release["name"], namespace=release["namespace"])
-    uninstall(site.cluster, *CRDS)
-    site.cluster.run_kubectl("delete", "--ignore-not-found", f"--filename={DEVICE_PLUGIN}")
+    here.clear()
 
 
 def values_of(chart: str) -> dict[str, Any]:
@@ -147,8 +98,7 @@ def test_pod_security_restricted_does_not_take_the_device_plugins_pods(site: Sit
 
 def restricted_pods(site: Site, namespace: str) -> Callable[[Object, Path], str]:
     """Return a way to ask whether a pod is accepted where the strictest Pod Security is enforced."""
-    label = {"pod-security.kubernetes.io/enforce": "restricted"}
-    site.create("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": label}})
+    site.create_restricted_namespace(namespace)
 
     def ask(template: Object, folder: Path) -> str:
         account = {"metadata": {"name": template["spec"]["serviceAccountName"]}}
