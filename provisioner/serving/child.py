@@ -104,11 +104,16 @@ class Child:
     async def _read(self) -> None:
         line = b""
         while chunk := await self._output.read(_CHUNK):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            # Whoever reads the log may be slow: that must not keep the gate from answering.
+            await asyncio.to_thread(_forward, chunk)
             *whole, line = (line + chunk).split(b"\n")
             for part in whole:
                 self._on_line(part[:_LONGEST_LINE].decode(errors="replace"))
             line = line[:_LONGEST_LINE]
         if line:
             self._on_line(line.decode(errors="replace"))
+
+
+def _forward(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()

@@ -100,8 +100,11 @@ def normalise(key: str) -> tuple[str, bool]:
     """Return an option's name with dashes, and whether it is the negation of that option."""
     head, dot, rest = key.strip().lstrip("-").partition(".")
     head = head.replace("_", "-").lower()
-    is_off = head.startswith("no-") and not dot
-    return head.removeprefix("no-") + dot + rest if is_off else head + dot + rest, is_off
+    is_off = False
+    while head.startswith("no-"):
+        # Of two of them the second is none of vLLM's: what is behind it is looked at all the same.
+        head, is_off = head.removeprefix("no-"), not is_off
+    return head + dot + rest, is_off
 
 
 def refuse(name: str, *, file: str) -> None:

@@ -1,8 +1,12 @@
 """The command line of vLLM: what of the environment and of the user's options is in it, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provisioner.serving import options
 from provisioner.serving.arguments import LoraModule, allowed_rank, build, served_name
@@ -161,6 +165,39 @@ def test_options_that_would_take_the_server_away_are_refused_by_name(tmp_path: P
 def test_a_configuration_that_cannot_be_meant_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(Problem, match=says):
         read(tmp_path, text)
+
+
+KEYS = st.one_of(
+    st.sampled_from(["host", "headless", "api-key", "lora-modules", "max-model-len", "enforce-eager"]).flatmap(
+        lambda name: st.sampled_from(
+            [name, f"no-{name}", f"no-no-{name}", f"--{name}", name.replace("-", "_"), name.upper(), name[:-1],
+             f"{name}.x", f"{name}=1", f" {name} ", f"-no_{name}"]
+        )
+    ),
+    st.text(max_size=12),
+)  # fmt: skip
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just("--host=0.0.0.0"), st.just("--")
+)
+VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(max_size=4), SCALARS, max_size=2))
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_whatever_is_written_the_server_stays_where_it_is(tmp_path_factory: Any, vllm: dict[str, Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / "inference_config.yaml"
+    path.write_text(yaml.safe_dump({"vllm": vllm}))
+    try:
+        argv = build(ServeEnvironment(model="m"), options=options.read(path))
+    except Problem:
+        return
+
+    named = [argument.partition("=")[0] for argument in argv if argument.startswith("-")]
+    assert argv[:2] == ["serve", "m"]
+    assert len(named) == len(set(named))
+    assert "--host=127.0.0.1" in argv
+    refused = {"--api-key", "--api", "--headless", "--no-headless", "--lora-modules", "--no-host", "--hos"}
+    assert refused.isdisjoint(named)
+    assert all(name.startswith("--") and name != "--" for name in named)
 
 
 def test_what_has_no_effect_or_some_danger_is_noted(tmp_path: Path) -> None:
