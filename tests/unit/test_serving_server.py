@@ -21,9 +21,10 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from provisioner.serving.environment import ServedAdapter
+from provisioner.serving.gate import Gate
 from provisioner.serving.places import Places
 from provisioner.serving.problem import Problem
-from provisioner.serving.state import Phase
+from provisioner.serving.state import Phase, State
 from provisioner.serving.supervise import Server, Timing
 from tests.unit.registry_double import Registry
 from tests.unit.registry_double import serve as registry
@@ -202,23 +203,68 @@ async def test_a_client_that_goes_ends_vllms_work_for_it(places: Places, model: 
         await until((tmp_path / "cut").exists)
 
 
+async def test_a_client_that_does_not_wait_for_its_answer_ends_vllms_work_for_it(
+    places: Places, model: Path, tmp_path: Path
+) -> None:
+    server, port = make_server(places, model, {"holds": str(tmp_path / "held"), "cut_file": str(tmp_path / "cut")})
+    async with running(server) as task:
+        await serving(server, task)
+        asking = asyncio.create_task(post(port, "/v1/completions", {}))
+        await until((tmp_path / "held").exists)
+        asking.cancel()
+
+        await until((tmp_path / "cut").exists)
+
+
 async def test_what_is_in_flight_is_answered_before_vllm_is_told_to_end(
     places: Places, model: Path, tmp_path: Path
 ) -> None:
-    server, port = make_server(places, model, {"stop_file": str(tmp_path / "stop")})
+    how = {"stop_file": str(tmp_path / "stop"), "cut_file": str(tmp_path / "cut")}
+    server, port = make_server(places, model, how)
     url = f"http://127.0.0.1:{port}/v1/completions"
     async with running(server) as task:
         await serving(server, task)
         async with aiohttp.ClientSession() as session, session.post(url, json={"stream": True}) as answer:
             await answer.content.readuntil(b"\n\n")
+            other = await session.post(url, json={"stream": True})
+            await other.content.readuntil(b"\n\n")
             os.kill(os.getpid(), signal.SIGTERM)
             await until(lambda: server.state.phase is Phase.DRAINING)
             async with session.post(url, json={}) as late:
                 assert (late.status, late.headers["Retry-After"]) == (503, "5")
             assert (await get(port, "/health"))[1]["state"] == "draining"
+            # One of two that ends is not the end.
+            other.close()
+            await until((tmp_path / "cut").exists)
+            await answer.content.readuntil(b"\n\n")
             (tmp_path / "stop").touch()
             assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
         await asyncio.wait_for(task, PATIENCE)
+
+
+async def test_the_gate_is_drained_when_the_last_is_answered() -> None:
+    release = [asyncio.Event(), asyncio.Event()]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await release[int(request.path[1:])].wait()
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_get("/{number}", answer)
+    async with TestServer(app) as upstream:
+        gate = Gate(state=State(phase=Phase.SERVING), upstream=f"http://127.0.0.1:{upstream.port}", model="m")
+        async with gate:
+            port = await gate.start(host="127.0.0.1", port=0)
+            asking = [asyncio.create_task(get(port, f"/{number}")) for number in range(2)]
+            await until(lambda: gate.in_flight == 2)
+            release[0].set()
+            assert (await asking[0])[0] == 200
+            await until(lambda: gate.in_flight == 1)
+
+            assert not await gate.drain(seconds=0.01)
+            release[1].set()
+            assert await gate.drain(seconds=PATIENCE)
+            assert (await asking[1])[0] == 200
 
 
 async def test_a_server_that_does_not_end_is_killed_with_all_that_it_has_started(
