@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from provisioner.serving import check
 from provisioner.serving.environment import (
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variables = dict(os.environ)
     if given[:1] == [CHECK] and len(given) == 2 and given[1] in check.WHAT:
         return _check(given[1], variables)
+    # The first process of a container ignores what it has no handler for. A server has another one once it runs.
+    signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         return _run(given, variables)
@@ -48,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.error("%s", text)
         write_termination_message(Places.from_env(variables).termination_message, text)
         return 1
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _run(given: Sequence[str], variables: Mapping[str, str]) -> int:

@@ -536,6 +536,31 @@ async def test_no_room_for_what_is_brought_is_told_of(places: Places, call: str)
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("call", ["fetch", "pull"])
+async def test_sigterm_ends_what_is_being_brought_and_leaves_no_scratch(places: Places, call: str) -> None:
+    asked = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        host = f"127.0.0.1:{server.port}"
+        variables = {"DATA_URLS": json.dumps([f"http://{host}/a.json"]), "FETCH_ANY_ADDRESS": "true"}
+        image = (f"{host}/a:1",) if call == "pull" else ()
+        program = await start(places, variables, call, *image, str(places.data))
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        program.process.send_signal(signal.SIGTERM)
+        code, output, _ = await program.end()
+
+    assert code == 143
+    assert "Traceback" not in output
+    assert list(places.data.iterdir()) == []
+
+
 async def test_sigterm_while_loading_ends_the_program(places: Places, model: Path, tmp_path: Path) -> None:
     how = {"waits_for": str(tmp_path / "never"), "seen": str(tmp_path / "seen"), "child": str(tmp_path / "child")}
     program = await start(places, {"MODEL": str(model), "FAKE_VLLM": json.dumps(how)}, "serve")
