@@ -32,6 +32,8 @@ _log: Final = logging.getLogger(__name__)
 # failed is not back sooner.
 PERIOD: Final = 2.0
 LOST: Final = 30.0
+# Looks in a row without an answer until a leader that drains counts as ended.
+_SILENT: Final = 3
 _TIMEOUT: Final = 5.0
 _LARGEST: Final = 1 << 16
 
@@ -91,11 +93,14 @@ class Group:
 
     async def until_leader_has_ended(self, *, seconds: float) -> None:
         """Wait as long as the leader answers what it has taken, at most `seconds`: it needs this worker for that."""
-        end = time.monotonic() + seconds
+        end, silent = time.monotonic() + seconds, 0
         async with aiohttp.ClientSession() as session:
             while time.monotonic() < end:
                 leader = (await self._look(session))[0]
-                if leader.instance != self._state.members.get(0) or leader.phase == Phase.FAILED:
+                silent = 0 if leader.instance else silent + 1
+                if silent >= _SILENT or leader.phase == Phase.FAILED:
+                    return
+                if leader.instance and leader.instance != self._state.members.get(0):
                     return
                 await asyncio.sleep(min(self._period, max(end - time.monotonic(), 0)))
 

@@ -17,6 +17,7 @@ from provisioner.serving.options import Options
 from provisioner.serving.places import Places
 from provisioner.serving.preflight import Findings
 from provisioner.serving.problem import Problem, one_line, write_termination_message
+from provisioner.serving.state import State
 from provisioner.serving.vllm_errors import LastWords
 from tests.unit.serving_support import CONFIG, make_model, make_places
 
@@ -270,6 +271,34 @@ def test_the_members_of_a_group_find_each_other_by_their_names() -> None:
     assert group.urls(leader, nodes=3, rank=2) == {0: "http://ws-0.ws-headless.ns.svc:5000"}
     with pytest.raises(Problem, match="LEADER_ADDRESS"):
         group.urls("10.0.0.1", nodes=2, rank=0)
+
+
+@pytest.mark.parametrize(
+    ("said", "looks"),
+    [
+        # What the leader says of itself, look by look; "" is no answer, and the last is said for ever.
+        (["a draining", "", "a draining", "", "", "a draining", ""], 9),
+        (["a draining", "a failed"], 2),
+        (["a draining", "b gathering"], 2),
+    ],
+)
+async def test_a_worker_works_until_its_leader_has_ended(said: list[str], looks: int) -> None:
+    seen = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal seen
+        instance, _, phase = said[min(seen, len(said) - 1)].partition(" ")
+        seen += 1
+        return web.json_response({"instance": instance, "state": phase} if instance else [])
+
+    app = web.Application()
+    app.router.add_get("/health", answer)
+    async with TestServer(app) as leader:
+        urls = {0: f"http://127.0.0.1:{leader.port}"}
+        worker = group.Group(state=State(rank=1, members={0: "a"}), urls=urls, period=0)
+        await worker.until_leader_has_ended(seconds=60)
+
+    assert seen == looks
 
 
 @pytest.mark.parametrize(
