@@ -44,7 +44,7 @@ true
 
 CRD: {{ $name }} was there before and is left as it is
 {{- if $release }}, for it belongs to release {{ index $annotations "meta.helm.sh/release-namespace" }}/{{ $release }}{{ end }}. To have this release keep it up to date:
-  helm upgrade {{ $.Release.Name }} ... --namespace {{ $.Release.Namespace }} --reuse-values --set crds.adopt=true --take-ownership --force-conflicts
+  helm upgrade {{ $.Release.Name }} ... --namespace {{ $.Release.Namespace }} --reset-then-reuse-values --set crds.adopt=true --take-ownership --force-conflicts
 (Helm 3 has no --force-conflicts and needs none.)
 {{- range dig "spec" "versions" list $there }}
 {{- with dig "schema" "openAPIV3Schema" "properties" "spec" "properties" "expireAfter" "default" "" . }}
