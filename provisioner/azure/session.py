@@ -44,6 +44,7 @@ from provisioner.azure.errors import (
     status_unknown,
     unusable,
 )
+from provisioner.fencing import last_look
 
 __all__ = ["ArmResponse", "AzureSession", "AzureTarget", "CallRecord", "Credentials"]
 
@@ -163,7 +164,7 @@ class AzureSession:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
                     trust_env=True,
-                    trace_configs=[self._guard()],
+                    trace_configs=[last_look(self._look)],
                 )
             )
             transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=CONNECT_TIMEOUT)
@@ -315,16 +316,10 @@ class AzureSession:
             transport=transport,
         )
 
-    def _guard(self) -> aiohttp.TraceConfig:
-        async def look(_: aiohttp.ClientSession, __: object, request: aiohttp.TraceRequestHeadersSentParams) -> None:
-            # aiohttp calls this before it writes the headers, and closes the connection where it raises. Tokens, which
-            # come over the same transport, are anybody's.
-            if request.url.path.startswith("/subscriptions/") and self._may_act is not None and not self._may_act():
-                raise Withheld
-
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(look)
-        return trace
+    def _look(self, _: str, path: str) -> None:
+        # Tokens, which come over the same transport, are anybody's.
+        if path.startswith("/subscriptions/") and self._may_act is not None and not self._may_act():
+            raise Withheld
 
     def _ask_budget(self, operation: str, path: str) -> None:
         wait = self._budget.admit(operation, path=path)

@@ -3,18 +3,15 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
-from provisioner.kube.errors import Unavailable
 from provisioner.kube.lease import LeaderElection
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Objects
 from provisioner.kube.running import background
-from provisioner.kube.transport import Requests
 from provisioner.settings import ControllerSettings
 
 # Seconds. Whoever waits looks at the Lease every second; that long without an answer, it could not take over either.
@@ -35,7 +32,7 @@ class Leadership:
         now: Callable[[], datetime],
         metrics: Registry,
     ) -> None:
-        """Take the connection that is not guarded by this, or the Lease itself could not be had."""
+        """Take a connection that is not fenced by this, or the Lease itself could not be had."""
         self._election: LeaderElection | None = None
         if settings.leader_election:
             self._election = LeaderElection(
@@ -91,42 +88,3 @@ class Leadership:
                 yield True
         finally:
             await election.release()
-
-
-class Guarded:
-    """A connection to the API server over which nothing is written by an instance that may not act.
-
-    A process may be held up anywhere, by SIGSTOP, a starved node or a suspended VM, and go on as if no time had passed
-    with what it had decided before. So it is asked at the last moment, and not when the decision is made.
-    """
-
-    def __init__(self, requests: Requests, *, may_act: Callable[[], bool]) -> None:
-        self._requests = requests
-        self._may_act = may_act
-
-    async def __aenter__(self) -> Self:
-        await self._requests.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._requests.__aexit__(kind, error, trace)
-
-    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
-        """Answer a GET. Raises a `KubeError`."""
-        return await self._requests.read(path, query=query)
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str | int] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        """Answer one request. Raises a `KubeError`, `Unavailable` where it was not sent because we may not act."""
-        if method != "GET" and not self._may_act():
-            raise Unavailable(f"{method} {path}: not sent, another instance may hold the Lease by now")
-        return await self._requests.call(method, path, query=query, body=body, content_type=content_type)

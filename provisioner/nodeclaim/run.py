@@ -16,7 +16,7 @@ from provisioner.kube.build_info import publish_build
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
-from provisioner.kube.leading import Guarded, Leadership
+from provisioner.kube.leading import Leadership
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Objects
 from provisioner.kube.running import background, first_lists, keep_watching, served, stop_on_signals, working
@@ -46,9 +46,11 @@ async def run(settings: Settings) -> None:
     metrics = Registry()
     publish_build(metrics)
     async with AsyncExitStack() as stack:
-        transport = await stack.enter_async_context(Transport())
-        leadership = Leadership(settings, objects=Objects(transport), name=LEASE_NAME, now=_now, metrics=metrics)
-        kube = KubeGateway(transport=Guarded(transport, may_act=leadership.may_act))
+        # The Lease has connections of its own: its renewal must not wait until others are free.
+        leases = Objects(await stack.enter_async_context(Transport()))
+        leadership = Leadership(settings, objects=leases, name=LEASE_NAME, now=_now, metrics=metrics)
+        fenced = await stack.enter_async_context(Transport(may_act=leadership.may_act))
+        kube = KubeGateway(transport=fenced)
         recorder = await stack.enter_async_context(EventRecorder(kube, clock=_now, instance=socket.gethostname()))
         calls = ArmCalls(metrics)
         session = await stack.enter_async_context(

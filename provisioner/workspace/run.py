@@ -15,7 +15,7 @@ from provisioner.kube.errors import Gone, KubeError
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
-from provisioner.kube.leading import Guarded, Leadership
+from provisioner.kube.leading import Leadership
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Objects
 from provisioner.kube.queue import WorkQueue
@@ -48,13 +48,14 @@ async def run(settings: WorkspaceSettings) -> None:
     metrics = Registry()
     publish_build(metrics)
     async with AsyncExitStack() as stack:
-        transport = await stack.enter_async_context(Transport())
-        leadership = Leadership(settings, objects=Objects(transport), name=LEASE_NAME, now=_now, metrics=metrics)
-        guarded = Guarded(transport, may_act=leadership.may_act)
+        # The Lease has connections of its own: its renewal must not wait until others are free.
+        leases = Objects(await stack.enter_async_context(Transport()))
+        leadership = Leadership(settings, objects=leases, name=LEASE_NAME, now=_now, metrics=metrics)
+        fenced = await stack.enter_async_context(Transport(may_act=leadership.may_act))
         recorder = await stack.enter_async_context(
-            EventRecorder(KubeGateway(transport=guarded), clock=_now, instance=socket.gethostname())
+            EventRecorder(KubeGateway(transport=fenced), clock=_now, instance=socket.gethostname())
         )
-        parts = _Parts(settings, objects=Objects(guarded), leadership=leadership, recorder=recorder, metrics=metrics)
+        parts = _Parts(settings, objects=Objects(fenced), leadership=leadership, recorder=recorder, metrics=metrics)
         stack.push_async_callback(parts.hub.close)
         await parts.run(stop)
 

@@ -55,7 +55,7 @@ def test_the_lock_has_nothing_that_only_tests_or_the_demo_need() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = {re.split(r"[^\w.-]", text)[0] for texts in extras.values() for text in texts}
 
-    assert {"pytest", "trustme", "torch"} <= names
+    assert {"pytest", "trustme"} <= names
     # Entra's tokens need the one, kopf the other.
     assert names & set(re.findall(r"^([\w.-]+)==", LOCK, re.MULTILINE)) == {"cryptography", "jsonpatch"}
 

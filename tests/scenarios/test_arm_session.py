@@ -200,3 +200,12 @@ async def test_leadership_that_is_lost_while_entra_is_asked_for_a_token_is_notic
 
         assert isinstance(await asked, Withheld)
     assert bench.azure.calls.count("agentPools.put") == 0
+
+
+async def test_leadership_that_is_lost_between_headers_and_body_is_noticed(bench: Bench) -> None:
+    leave = iter([True])
+    async with bench.session(may_act=lambda: next(leave, False)) as opened:
+        await refused(AgentPools(opened).create("gpu1", BODY))
+
+    assert bench.azure.calls.count("entra.token") == 1
+    assert bench.azure.calls.count("agentPools.put") == 0

@@ -1,15 +1,11 @@
-"""Who may act, and that nobody else writes: also in a process that was held up and does not know it yet."""
+"""Who may act: also in a process that was held up and does not know it yet."""
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
 
 import pytest
 
-from provisioner.kube.errors import Unavailable
-from provisioner.kube.leading import Guarded, Leadership
+from provisioner.kube.leading import Leadership
 from provisioner.kube.lease import DURATION, RENEW_DEADLINE, LeadershipLost
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Objects
@@ -26,38 +22,6 @@ def leadership(api: Leases, *, elects: bool = True) -> Leadership:
         now=lambda: datetime(2026, 11, 21, tzinfo=UTC),
         metrics=Registry(),
     )
-
-
-class Recorder:
-    """A connection that takes everything."""
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        self.sent.append("open")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.sent.append("close")
-
-    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
-        self.sent.append(f"GET {path}")
-        return {}
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str | int] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        self.sent.append(f"{method} {path} {dict(query or {})} {dict(body or {})} {content_type}")
-        return {"kind": "Thing"}
 
 
 @virtual_time
@@ -163,23 +127,3 @@ async def test_whoever_waits_is_ready_while_the_api_server_answers() -> None:
 
     stop.set()
     assert not await waiting
-
-
-async def test_nothing_is_written_by_whoever_may_not_act() -> None:
-    connection, may_act = Recorder(), True
-    async with Guarded(connection, may_act=lambda: may_act) as guarded:
-        assert await guarded.call("PATCH", "/a", query={"q": 1}, body={"b": 2}, content_type="c") == {"kind": "Thing"}
-        may_act = False
-        for method in ("PATCH", "POST", "DELETE", "PUT"):
-            with pytest.raises(Unavailable, match=f"{method} /a: not sent, another instance may hold the Lease"):
-                await guarded.call(method, "/a", body={})
-        await guarded.read("/b")
-        await guarded.call("GET", "/c")
-
-    assert connection.sent == [
-        "open",
-        "PATCH /a {'q': 1} {'b': 2} c",
-        "GET /b",
-        "GET /c {} {} application/json",
-        "close",
-    ]
