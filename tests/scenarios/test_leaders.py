@@ -1,9 +1,7 @@
 """Two instances of the controller of claims: one acts at a time, whatever becomes of the one that does."""
 
 import asyncio
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,16 @@ from provisioner.apis import names
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, Kube, eventually, is_true
 from tests.scenarios.on_azure import PUT, pools, statuses
-from tests.scenarios.two_instances import TAKE_OVER, Instance, Pair, two_instances
+from tests.scenarios.two_instances import (
+    FATES,
+    TAKE_OVER,
+    Fate,
+    Pair,
+    held_up,
+    let_go_on,
+    take_over,
+    two_instances,
+)
 
 MANY = 50
 # Fifty Nodes with their device plugins take a scheduler and a controller manager on two busy cores a while.
@@ -70,36 +77,19 @@ async def test_the_one_that_waits_asks_for_the_lease_alone(aks: FakeAks, kube: K
     assert pair.second.arm_calls() == []
 
 
-async def told_to_end(leader: Instance) -> None:
-    assert await leader.process.stop() == 0
-
-
-async def killed(leader: Instance) -> None:
-    await leader.process.kill()
-
-
-async def held_up(leader: Instance) -> None:
-    leader.stop_time()
-
-
-@pytest.mark.parametrize("fate", [told_to_end, killed, held_up])
+@pytest.mark.parametrize("fate", FATES)
 async def test_fifty_claims_in_flight_are_asked_for_once_each_whatever_becomes_of_the_leader(
-    aks: FakeAks, kube: Kube, pair: Pair, fate: Callable[[Instance], Awaitable[None]]
+    aks: FakeAks, kube: Kube, pair: Pair, fate: Fate
 ) -> None:
     wanted = await create(kube, MANY)
     await wait_asked(aks, MANY // 2)
 
-    started = time.monotonic()
-    await fate(pair.first)
-    await eventually(pair.second.leads, patience=TAKE_OVER, what="the second acts")
-    sys.stdout.write(f"{fate.__name__}: {time.monotonic() - started:.1f} s until another acts\n")
+    await take_over(pair, fate)
 
     await assert_served(aks, kube, wanted)
     if fate is held_up:
         # By now nothing of what it had in mind is still to be done.
-        pair.first.go_on()
-        async with asyncio.timeout(TAKE_OVER):
-            assert await pair.first.process.process.wait() == 1
+        await let_go_on(pair.first)
     pair.assert_one_after_the_other()
     assert {name: statuses(aks, PUT, pool=name) for name in wanted} == {name: [201] for name in wanted}
 
@@ -139,9 +129,7 @@ async def test_leader_that_was_held_up_sends_nothing_that_it_had_decided_before(
     await wait_asked(aks, 1)
     # By then what the first has waited for lies ready for it.
     await asyncio.sleep(max(0.0, answered - asyncio.get_running_loop().time()))
-    pair.first.go_on()
+    await let_go_on(pair.first)
 
-    async with asyncio.timeout(TAKE_OVER):
-        assert await pair.first.process.process.wait() == 1
     await assert_served(aks, kube, wanted)
     pair.assert_one_after_the_other()

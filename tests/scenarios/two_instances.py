@@ -1,8 +1,10 @@
 """Two instances of one controller by a Lease, each through a proxy of its own: it is known who asked for what."""
 
+import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +99,40 @@ class Pair:
             assert late == []
         if written := self.second.writes():
             assert self.first.writes(since=written[0].time) == []
+
+
+async def told_to_end(leader: Instance) -> None:
+    """Have it end as a rollout does."""
+    assert await leader.process.stop() == 0
+
+
+async def killed(leader: Instance) -> None:
+    """Have it end without a word."""
+    await leader.process.kill()
+
+
+async def held_up(leader: Instance) -> None:
+    """Have it stop in the midst of whatever it does, and know nothing of it."""
+    leader.stop_time()
+
+
+Fate = Callable[[Instance], Awaitable[None]]
+FATES: Final[Sequence[Fate]] = (told_to_end, killed, held_up)
+
+
+async def take_over(pair: Pair, fate: Fate) -> None:
+    """Let something become of the first, and wait until the second acts; tell how long that took."""
+    started = time.monotonic()
+    await fate(pair.first)
+    await eventually(pair.second.leads, patience=TAKE_OVER, what="the second acts")
+    sys.stdout.write(f"{fate.__name__}: {time.monotonic() - started:.1f} s until another acts\n")
+
+
+async def let_go_on(leader: Instance) -> None:
+    """Let one that was held up go on, which has to end of itself."""
+    leader.go_on()
+    async with asyncio.timeout(TAKE_OVER):
+        assert await leader.process.process.wait() == 1
 
 
 def holder_of(lease: Object | None) -> str:
