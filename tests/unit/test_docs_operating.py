@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 NAMES = ("install", "operations", "migration", "ecosystem", "security", "architecture")
+README = (ROOT / "README.md").read_text()
 TEXTS = {name: (DOCS / f"{name}.md").read_text() for name in NAMES}
 CODE = "".join(path.read_text() for path in (ROOT / "provisioner").rglob("*.py"))
 # Of other programs: proxies and certificates, the token of a Secret, and the states of a container.
@@ -57,6 +58,55 @@ def test_settings_that_are_named_exist() -> None:
         shell = {match for line in shell_lines("".join(TEXTS.values())) for match in re.findall(r"\b([A-Z_]+)=", line)}
         named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", text))
         assert named - read - shell - FOREIGN == set(), name
+
+
+def values_of(chart: str) -> set[str]:
+    """Return the values of a chart by their paths, as `--set` takes them."""
+
+    def paths(node: object, prefix: str) -> Iterator[str]:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            yield f"{prefix}{key}"
+            yield from paths(value, f"{prefix}{key}.")
+
+    return set(paths(yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text()), ""))
+
+
+def releases() -> list[tuple[str, str, set[str]]]:
+    """Return what `helm` is told in the documents: the release, its chart, the values that are set."""
+    commands = " ".join(line for text in (README, *TEXTS.values()) for line in [*shell_lines(text), "\n"])
+    found = re.findall(r"helm (?:install|upgrade) (\S+) charts/(\S+)(.*?)(?=\bhelm |\n)", commands)
+    return [(release, chart, set(re.findall(r"--set ([\w.]+)=", options))) for release, chart, options in found]
+
+
+def test_values_that_are_set_are_the_charts() -> None:
+    chosen = [(chart, value) for _, chart, values in releases() for value in sorted(values)]
+
+    assert len(chosen) > 15
+    assert [(chart, value) for chart, value in chosen if value not in values_of(chart)] == []
+
+
+def test_values_that_are_named_are_the_charts() -> None:
+    known = values_of("gpu-provisioner") | values_of("workspace")
+    tops = "|".join(sorted({path.partition(".")[0] for path in known if "." in path}))
+    named = {
+        found
+        for text in TEXTS.values()
+        for found in re.findall(rf"`(?:--set )?((?:{tops})\.[\w.]*\w)", text)
+        if not (ROOT / found).exists()
+    }
+
+    assert len(named) > 15
+    assert named - known == set()
+
+
+def test_the_federated_credential_is_for_the_charts_service_account() -> None:
+    (subject,) = re.findall(r'export SUBJECT="(\S+)"', TEXTS["install"])
+    own = {release for release, chart, _ in releases() if chart == "gpu-provisioner"}
+    default = yaml.safe_load((ROOT / "charts" / "gpu-provisioner" / "values.yaml").read_text())["serviceAccount"]
+
+    # Without a name of its own it is called as the release, where that has the chart's name in it.
+    assert default["name"] == ""
+    assert {subject} == {f"system:serviceaccount:$NAMESPACE:{release}" for release in own}
 
 
 def explained_reasons() -> set[str]:
