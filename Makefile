@@ -22,7 +22,7 @@ CLUSTER ?= embedded
 JOBS ?= 2
 
 .PHONY: help demo test lint types layers unit embedded real test-serving serving-environment conformance charts \
-  chaos chaos-processes control-plane karpenter-suite helm lua lock format clean
+  chaos chaos-processes control-plane karpenter-suite helm lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,6 +80,7 @@ karpenter-suite: $(READY) ## build Karpenter's own tests once, about four minute
 helm: $(READY) ## build Helm once, about two minutes, then cached
 	@$(BIN)/python -m tests.charts
 
+.PHONY: lua
 lua: $(READY) ## build the interpreter of Argo CD's health checks once, seconds, then cached
 	@$(BIN)/python -m tests.argocd
 
