@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from provisioner import __version__
 from provisioner.build import COMMIT
@@ -142,3 +143,15 @@ def test_a_dockerfile_is_read_with_comments_stages_and_continued_lines(tmp_path:
 
 def test_the_dockerfile_lies_beside_its_ignore_file() -> None:
     assert Path(f"{DOCKERFILE}.dockerignore").is_file()
+
+
+@pytest.mark.parametrize("chart", ["gpu-provisioner", "workspace"])
+def test_the_charts_run_it_as_it_is_built(chart: str) -> None:
+    values = yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text())
+    about = yaml.safe_load((ROOT / "charts" / chart / "Chart.yaml").read_text())
+    security = values["podSecurityContext"]
+
+    assert about["appVersion"] == __version__, "the tag that is pulled"
+    assert f"{security['runAsUser']}:{security['runAsGroup']}" == only("USER").text
+    assert security["runAsNonRoot"]
+    assert values["controller"]["securityContext"]["readOnlyRootFilesystem"]
