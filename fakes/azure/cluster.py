@@ -65,7 +65,10 @@ class Cluster:
     def _add_system_pool(self) -> None:
         # Past all checks: it was there before quotas and restrictions became what they are now.
         sku = skus.catalogue()["standard_d4s_v5"]
-        pool = self._make_pool("systempool", {"mode": "System", "vmSize": sku.name}, sku=sku)
+        wish: dict[str, Any] = {"mode": "System", "vmSize": sku.name}
+        if self.settings.subnets:
+            wish["vnetSubnetID"] = self.settings.subnets[0]
+        pool = self._make_pool("systempool", wish, sku=sku)
         pool.state, pool.created = "Succeeded", True
         self.pools[pool.name] = pool
         self.fleet.found(pool)
@@ -83,6 +86,9 @@ class Cluster:
     def _new_pool(self, name: str, wish: Mapping[str, Any]) -> Pool:
         sku = rules.check(self._request(name, wish, existing=None))
         self._check_free(name)
+        subnet = next((found for other in self.pools.values() if (found := _subnet_of(other))), None)
+        if subnet and not wish.get("vnetSubnetID"):
+            wish = {**wish, "vnetSubnetID": subnet}
         pool = self._make_pool(name, wish, sku=sku)
         self.fleet.preflight(pool, count=pool.count)
         self.pools[name] = pool
@@ -423,3 +429,7 @@ class Cluster:
                 "networkProfile": {"networkPlugin": "azure", "loadBalancerSku": "standard"},
             },
         }
+
+
+def _subnet_of(pool: Pool) -> str | None:
+    return pool.properties.get("vnetSubnetID")

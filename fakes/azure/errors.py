@@ -156,6 +156,22 @@ def parent_not_found(parent: str) -> AzureError:
     )
 
 
+def resource_not_found(kind: str, name: str, group: str) -> AzureError:
+    """No such resource, as ARM says of those that are no child of another."""
+    return AzureError(
+        404,
+        "ResourceNotFound",
+        f"The Resource '{kind}/{name}' under resource group '{group}' was not found. For more details please go to "
+        "https://aka.ms/ARMResourceNotFoundFix",
+        shape="nested",
+    )
+
+
+def child_not_found(resource_id: str) -> AzureError:
+    """No such child of a resource that is there, as Network says."""
+    return AzureError(404, "NotFound", f"Resource {resource_id} not found.", shape="nested")
+
+
 def unknown_resource_type(path: str) -> AzureError:
     """Nothing is served under that path."""
     return AzureError(404, "InvalidResourceType", f"No resource type is served under '{path}'.", shape="nested")

@@ -125,6 +125,15 @@ class Settings(BaseModel):
         default="pool", description="whose the bucket of PUT AgentPool is; Azure's documents say both"
     )
 
+    subnets: tuple[str, ...] = Field(
+        default=(),
+        description="resource IDs of the subnets that there are; the cluster's own pool is in the first when it "
+        "starts, without any it is in a network of AKS's own",
+    )
+    capacity_reservation_groups: tuple[str, ...] = Field(
+        default=(), description="resource IDs of the capacity reservation groups that there are"
+    )
+
     compute_reads_per_minute: int | None = Field(
         default=None, ge=1, description="reads of Compute (SKUs, usages) that it serves; its limit is not published"
     )
