@@ -270,7 +270,12 @@ def _create(view: View, draft: Draft) -> None:
         draft.look_again(PATIENCE)
         return
     recorded = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION)
-    is_recorded = view.claim.agent_pool and view.claim.has_finalizer and recorded == offer.size.name
+    is_recorded = (
+        view.claim.agent_pool
+        and view.claim.has_finalizer
+        and recorded == offer.size.name
+        and _recorded_profile(view) == offer.size.gpu_instance_profile
+    )
     if not is_recorded or _outdated_labels(view, offer):
         _record(view, draft, view.pool_name, offer=offer)
     draft.annotations |= hash_annotations(view.target.class_hash or "")
@@ -279,7 +284,8 @@ def _create(view: View, draft: Draft) -> None:
     else:
         # Shown until Azure takes the request: else the reason would come and go with each try.
         _report(draft, view.setback.failure)
-    draft.azure = CreatePool(name=view.pool_name, body=render(view.claim, spec, offer), offer=offer)
+    body = render(view.claim, spec, offer, node_class=view.node_class)
+    draft.azure = CreatePool(name=view.pool_name, body=body, offer=offer)
 
 
 def _explain_none(view: View, draft: Draft) -> None:
@@ -306,9 +312,15 @@ def _record(view: View, draft: Draft, name: str, *, offer: Offer | None) -> None
     if view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION) != offer.size.name:
         draft.notices += [Notice(reason="InstanceTypeNote", message=note) for note in offer.notes]
     draft.annotations[names.INSTANCE_TYPE_ANNOTATION] = offer.size.name
+    if offer.size.gpu_instance_profile or _recorded_profile(view):
+        draft.annotations[names.GPU_INSTANCE_PROFILE_ANNOTATION] = offer.size.gpu_instance_profile
     wanted = launch_labels(view.claim, offer, location=view.location)
     draft.labels |= {key: value for key, value in wanted.items() if key not in view.claim.labels}
     draft.labels |= _outdated_labels(view, offer)
+
+
+def _recorded_profile(view: View) -> str:
+    return view.claim.annotations.get(names.GPU_INSTANCE_PROFILE_ANNOTATION, "")
 
 
 def _outdated_labels(view: View, offer: Offer) -> dict[str, str | None]:
