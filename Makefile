@@ -21,8 +21,8 @@ CLUSTER ?= embedded
 # Processes of `make chaos`.
 JOBS ?= 2
 
-.PHONY: help demo test lint types layers unit embedded real conformance chaos chaos-processes control-plane \
-  karpenter-suite lock format clean
+.PHONY: help demo test lint types layers unit embedded real test-serving serving-environment conformance charts \
+  chaos chaos-processes control-plane karpenter-suite helm lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,7 @@ help: ## show this list
 demo: $(DEMO_READY) ## show a Workspace become a served model on a GPU node and go away again
 	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
 
-test: lint types layers unit embedded real ## everything that CI checks
+test: lint types layers unit embedded real test-serving ## everything that CI checks
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check
@@ -43,7 +43,7 @@ layers: $(READY) ## the layers of the package, by import-linter
 	$(BIN)/lint-imports
 
 unit: $(READY) ## the tests that need nothing but Python, a thousand simulated histories among them
-	$(BIN)/pytest -m "not embedded and not real" -n 2 --dist worksteal
+	$(BIN)/pytest -m "not embedded and not real and not serving" -n 2 --dist worksteal
 
 chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests have the first thousand
 	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),10000) --jobs $(JOBS)
@@ -53,8 +53,14 @@ chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests
 embedded: $(READY) ## the tests on the control plane in Python
 	$(BIN)/pytest -m embedded -n 3 --dist loadfile
 
-real: $(READY) control-plane karpenter-suite ## the tests on the real control plane
+real: $(READY) control-plane karpenter-suite helm ## the tests on the real control plane
 	$(BIN)/pytest -m real -n 2 --dist loadfile
+
+test-serving: $(READY) serving-environment ## the tests of the serving image's program with the real vLLM, on CPU
+	$(BIN)/pytest -m serving
+
+serving-environment: $(READY) ## install vLLM for CPU once, 5.5 GB, then cached
+	@$(BIN)/python -m fakes.serving
 
 chaos-processes: $(READY) control-plane ## the controller's process under fire on both; SEED=7 plays one again, SEEDS=1-50 more
 	$(BIN)/pytest tests/chaos/test_processes.py -n 2 -rP
@@ -62,11 +68,17 @@ chaos-processes: $(READY) control-plane ## the controller's process under fire o
 conformance: $(READY) control-plane karpenter-suite ## of those, Karpenter's own tests alone
 	$(BIN)/pytest tests/conformance
 
+charts: $(READY) control-plane helm ## of those, the tests of the charts alone
+	$(BIN)/pytest tests/charts
+
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only
 
 karpenter-suite: $(READY) ## build Karpenter's own tests once, about four minutes, then cached
 	@$(BIN)/python -m tests.conformance
+
+helm: $(READY) ## build Helm once, about two minutes, then cached
+	@$(BIN)/python -m tests.charts
 
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
@@ -75,6 +87,9 @@ lock: $(READY) ## resolve the dependencies anew
 	  --upgrade --extra test pyproject.toml --output-file $(LOCKS)/test.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --extra demo --constraints $(LOCKS)/test.txt pyproject.toml --output-file $(LOCKS)/demo.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --no-annotate --no-header --upgrade --overrides fakes/serving/overrides.txt fakes/serving/requirements.in \
+	  --output-file $(LOCKS)/serving.txt
 
 format: $(READY) ## ruff format and its fixes
 	$(BIN)/ruff format

@@ -34,11 +34,12 @@ _CONTROL_PLANES: Mapping[str, Callable[[], ControlPlane]] = {"embedded": Embedde
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell what the marks of the tiers mean; a test that has neither of the first two is a unit test."""
+    """Tell what the marks of the tiers mean; a test that has none of the tiers' is a unit test."""
     for line in (
         "embedded: runs on the control plane in Python; set by the fixture `control_plane`",
         "real: runs on the real control plane; set by the fixture `control_plane`, or by `real_only`",
         "real_only(reason): on the real control plane only, for that reason",
+        "serving: runs vLLM on CPU; all of tests/serving",
     ):
         config.addinivalue_line("markers", line)
 

@@ -167,9 +167,14 @@ class Quotas:
 
     def _tell_freed(self) -> None:
         for name, left in list(self._left_at_refusal.items()):
-            if name in self._usages and _left(self._usages[name]) > left:
+            if name not in self._usages:
+                continue
+            if _left(self._usages[name]) > left:
                 del self._left_at_refusal[name]
                 self._on_freed(name)
+            else:
+                # What was known at the refusal may have been a minute old, and have come back before it is more.
+                self._left_at_refusal[name] = _left(self._usages[name])
 
     def _measure(self) -> None:
         limits, used = self._metrics

@@ -167,9 +167,14 @@ class TuneEnvironment:
             method=method,
             revision=environment.get("MODEL_REVISION", ""),
             image=environment.get("OUTPUT_IMAGE", ""),
-            urls=_urls(environment.get("DATA_URLS", "")),
+            urls=urls_from_env(environment),
             processes=_number(environment, "PROCESSES", default=1),
         )
+
+
+def urls_from_env(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return where data is fetched from. Raises BadEnvironment."""
+    return _urls(environment.get("DATA_URLS", ""))
 
 
 def urls_to_env(urls: tuple[str, ...]) -> dict[str, str]:

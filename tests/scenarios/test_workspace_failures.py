@@ -31,6 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 T4 = "Standard_NC4as_T4_v3"
 H100 = "Standard_NC40ads_H100_v5"
 H100_FAMILY = "StandardNCadsH100v5Family"
+USAGES = "usages.list"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -247,6 +248,13 @@ async def test_quota_of_azure_is_told_and_waited_for(world: Serving) -> None:
     assert "40 needed, 8 left" in await world.wait_event("quota", "QuotaExceeded")
     assert claim["metadata"]["name"] not in pools(aks)
 
+    # Of a quota that was always there in what the controller reads, it could not see that it came back.
+    before = aks.azure.calls.count(USAGES)
+
+    async def read() -> int:
+        return aks.azure.calls.count(USAGES) - before
+
+    await eventually(read, what="usages were read without the quota")
     aks.azure.settings.change({"quota": {}})
 
     await world.wait_state("quota", "Ready")

@@ -154,6 +154,20 @@ async def test_quota_of_which_there_is_no_more_than_at_the_refusal_is_not_freed(
         assert (world.reads, world.freed) == (2, [])
 
 
+async def test_quota_that_was_taken_since_the_last_read_is_freed_when_it_is_given_back() -> None:
+    world = World(used=0)
+    async with running(world) as quotas:
+        await read(world, quotas)
+        world.used = 8
+        quotas.distrust(SHORTAGE)
+        world.now += INTERVAL
+        await read(world, quotas)
+        world.used, world.now = 0, world.now + INTERVAL
+        await read(world, quotas)
+
+        assert (world.reads, world.freed) == (3, [FAMILY.lower()])
+
+
 async def test_quota_of_gpu_families_is_measured() -> None:
     world = World()
     async with running(world) as quotas:

@@ -1,0 +1,123 @@
+"""What vLLM says when it cannot serve: the line that matters, and what to do about it. Pure.
+
+vLLM's last line is always that its engine did not start; the reason is above it, in one of several processes' output,
+behind their names, times and file names.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from provisioner.serving.problem import one_line
+
+# In front of a line: the process, then level, time and place in the code.
+_PREFIX: Final = re.compile(
+    r"^(\([\w .:=-]+\)\s*)*((DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d-]+\s+[\d:.]+\s+(\[[^\]]*\]\s*)?)?"
+)
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    pattern: re.Pattern[str]
+    advice: str
+    weight: int
+
+
+def _known(pattern: str, advice: str, *, weight: int = 10) -> _Known:
+    return _Known(pattern=re.compile(pattern), advice=advice, weight=weight)
+
+
+# `what` of a pattern is what is told, else it is the whole line. None begins with what may be anything: lines are long.
+_LARGER: Final = "choose a size with more GPU memory, or a quantised model"
+_DISK: Final = "the Node's disk is full: ask for a larger OS disk (resource storage) or size"
+_LICENCE: Final = "accept the model's licence and put a token into the Secret of modelAccessSecret"
+_NAME: Final = "check the model's name, and the Secret of modelAccessSecret if it is private"
+_TABLE: Final = (
+    _known(
+        r"error: unrecognized arguments?: (?P<what>.+)",
+        "vLLM has no such option, remove it from inference_config.yaml",
+    ),
+    _known(r"error: (?P<what>argument .+)", "correct it in inference_config.yaml"),
+    _known(
+        r"(?P<what>Free memory on device .+? on startup is less than desired .+)",
+        "something else holds memory of this GPU; lower vllm.gpu-memory-utilization if it is to stay",
+    ),
+    _known(r"(?P<what>Failed to load model - not enough GPU memory)", _LARGER),
+    _known(r"(?P<what>No available memory for the cache blocks)", f"{_LARGER}, or raise vllm.gpu-memory-utilization"),
+    _known(
+        r"(?P<what>To serve at least one request with the model's max seq len .+)",
+        "lower vllm.max-model-len or set auto",
+    ),
+    _known(
+        r"(?P<what>User-specified max_model_len .+? is greater than the derived max_model_len[^,]*)",
+        "lower vllm.max-model-len",
+    ),
+    _known(
+        r"(?P<what>World size \(\d+\) is larger than the number of available GPUs \(\d+\))",
+        "lower vllm.tensor-parallel-size",
+    ),
+    _known(
+        r"(?P<what>Total number of attention heads .+? must be divisible by tensor parallel size[^.]*)",
+        "set vllm.tensor-parallel-size to a divisor of the heads",
+    ),
+    _known(r"(?P<what>LoRA rank \d+ is greater than max_lora_rank \d+)", "raise vllm.max-lora-rank"),
+    _known(r"(?P<what>No space left on device.*)", _DISK),
+    _known(r"(?P<what>Disk quota exceeded.*)", "the volume is full"),
+    _known(r"(?P<what>The supplied chat template .+)", "correct vllm.chat-template"),
+    _known(r"GatedRepoError|Cannot access gated repo|401 Client Error", _LICENCE),
+    _known(r"RepositoryNotFoundError|is not a valid model identifier", _NAME),
+    _known(
+        r"requires you to execute|contains custom code which must be executed",
+        "set vllm.trust-remote-code if you trust the code in the model's repository",
+    ),
+    _known(
+        r"(?P<what>Model architectures \[.+?\] (?:are not supported|failed to be inspected).*)",
+        "this vLLM does not serve it: choose another model",
+    ),
+    _known(r"(?P<what>Bfloat16 is only supported on GPUs with compute capability.*)", "set vllm.dtype to half"),
+    _known(
+        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old",
+        "the Node's driver is older than this image needs: use a Node image with a newer one",
+    ),
+    _known(
+        r"No CUDA GPUs are available|Failed to infer device type",
+        "the pod sees no GPU: look at the Node's device plugin",
+    ),
+    _known(r"CUDA out of memory|OutOfMemoryError", f"{_LARGER}, or run smaller batches", weight=8),
+    _known(r"Address already in use", "something else in the pod listens there", weight=8),
+    _known(r"[Cc]onnect.{0,200}(?:timed out|refused|reset)", "look at what this pod can reach", weight=4),
+)
+# What any Python process says when it dies.
+_ANY: Final = re.compile(r"^(?P<what>(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Interrupt)\b: .+)")
+_USELESS: Final = re.compile(r"Engine core initialization failed|See root cause above|EngineDeadError|cancelled")
+
+
+class LastWords:
+    """Reads a server's output line by line and keeps the one that tells why it ended."""
+
+    def __init__(self) -> None:
+        self._weight = 0
+        self._text = ""
+
+    def read(self, line: str) -> None:
+        """Look at a line of output."""
+        text = _PREFIX.sub("", _ANSI.sub("", line)).strip()
+        for known in _TABLE:
+            found = known.pattern.search(text)
+            if found:
+                what = found.groupdict().get("what", text)
+                self._keep(f"{what.rstrip('. ')}: {known.advice}", known.weight)
+                return
+        found = _ANY.search(text)
+        if found and not _USELESS.search(text):
+            self._keep(found["what"], 2)
+
+    def text(self, *, otherwise: str) -> str:
+        """Return the reason in one line."""
+        return one_line(self._text or otherwise)
+
+    def _keep(self, text: str, weight: int) -> None:
+        # The first of those that say most: later ones are consequences.
+        if weight > self._weight:
+            self._text, self._weight = text, weight

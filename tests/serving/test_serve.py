@@ -1,0 +1,90 @@
+"""A model that is served: what clients of vLLM's API and of KAITO's older one are answered."""
+
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from fakes.serving.process import ServingProcess
+from tests.serving.conftest import Maker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(make_server: Maker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServingProcess]:
+    async with make_server(tmp_path_factory.mktemp("serve")) as running:
+        await running.wait_serving()
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(server: ServingProcess) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(server.url) as session:
+        yield session
+
+
+async def test_completion_is_the_same_each_time(client: aiohttp.ClientSession) -> None:
+    body = {"model": "tiny", "prompt": "A node", "max_tokens": 8, "temperature": 0}
+    texts = set()
+    for _ in range(2):
+        async with client.post("/v1/completions", json=body) as answer:
+            assert answer.status == 200
+            found = await answer.json()
+            texts.add(found["choices"][0]["text"])
+            assert found["usage"]["completion_tokens"] == 8
+    assert len(texts) == 1
+
+
+async def test_chat_streams_what_it_answers_at_once(client: aiohttp.ClientSession) -> None:
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 8, "temperature": 0}
+    async with client.post("/v1/chat/completions", json=body) as answer:
+        whole = (await answer.json())["choices"][0]["message"]["content"]
+
+    parts, last = [], ""
+    async with client.post("/v1/chat/completions", json={**body, "stream": True}) as answer:
+        assert answer.content_type == "text/event-stream"
+        async for line in answer.content:
+            if line.startswith(b"data: "):
+                last = line.removeprefix(b"data: ").strip().decode()
+                if last != "[DONE]":
+                    parts.append(json.loads(last)["choices"][0]["delta"].get("content") or "")
+
+    assert last == "[DONE]"
+    assert "".join(parts) == whole != ""
+
+
+async def test_older_chat_is_answered_as_by_kaito(client: aiohttp.ClientSession) -> None:
+    async with client.post("/chat", json={"prompt": "A node", "generate_kwargs": {"max_length": 20}}) as answer:
+        assert answer.status == 200
+        found = await answer.json()
+
+    assert list(found) == ["Result"]
+    assert found["Result"].startswith("A node")
+
+
+async def test_metrics_are_vllms(client: aiohttp.ClientSession) -> None:
+    async with client.get("/metrics") as answer:
+        text = await answer.text()
+
+    for name in ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc", "generation_tokens_total"):
+        assert f"vllm:{name}{{" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "another", "messages": HELLO}, 404),
+        ({"model": "tiny", "messages": HELLO, "max_tokens": 100_000}, 400),
+    ],
+    ids=["unknown model", "too many tokens"],
+)
+async def test_error_of_vllm_reaches_the_client(
+    client: aiohttp.ClientSession, body: dict[str, object], status: int
+) -> None:
+    async with client.post("/v1/chat/completions", json=body) as answer:
+        assert answer.status == status
+        assert (await answer.json())["error"]["message"]
