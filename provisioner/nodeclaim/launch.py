@@ -13,7 +13,7 @@ from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import check, launch_labels, pool_name, render
 from provisioner.nodeclaim.asks import PATIENCE
 from provisioner.nodeclaim.liveness import FOR_NODE
-from provisioner.nodeclaim.nodeclass import hash_annotations
+from provisioner.nodeclaim.nodeclass import hash_annotations, launch_annotations
 from provisioner.nodeclaim.policy import concerns_offer
 from provisioner.nodeclaim.view import (
     CreatePool,
@@ -279,6 +279,7 @@ def _create(view: View, draft: Draft) -> None:
     if not is_recorded or _outdated_labels(view, offer):
         _record(view, draft, view.pool_name, offer=offer)
     draft.annotations |= hash_annotations(view.target.class_hash or "")
+    draft.annotations |= launch_annotations(view.claim, view.node_class)
     if view.setback is None:
         _creating(view, draft, view.pool_name, offer=offer)
     else:

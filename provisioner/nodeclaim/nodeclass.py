@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from provisioner.apis import names
+from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.nodeclass import DEFAULTS, NodeClassSpec, read_spec
 from provisioner.nodeclaim.class_verdict import ready_condition
 from provisioner.placement.market import Terms
@@ -22,6 +23,7 @@ _HASH_LENGTH: Final = 16
 # is expected of device plugins is no part of the node.
 OF_CHOICE: Final = frozenset({"sizePreference", "zones", "maxPricePerHour", "devicePlugin"})
 _SPOT: Final = "spot"
+_IGNORED: Final = "Ignored"
 OF_CHOICE_OF_SPOT: Final = frozenset({"maxPrice"})
 
 
@@ -55,6 +57,25 @@ def problem(name: str, raw: Mapping[str, Any] | None) -> ClassProblem | None:
 def spec_of(raw: Mapping[str, Any] | None) -> NodeClassSpec:
     """Return what a class says; one that does not exist, or cannot be read, says nothing."""
     return read_spec(raw.get("spec"))[0] if _exists(raw) else DEFAULTS
+
+
+def ignores_gpus(claim: NodeClaim, raw: Mapping[str, Any] | None) -> bool:
+    """Tell whether a claim's Node is ready for work whatever it has of its GPUs.
+
+    The class says so as it is now; what it said at launch holds where it is gone, not listed yet, or cannot be read.
+    """
+    if _exists(raw):
+        spec, error = read_spec(raw.get("spec"))
+        if not error:
+            return spec.device_plugin == _IGNORED
+    return claim.annotations.get(names.DEVICE_PLUGIN_ANNOTATION) == _IGNORED
+
+
+def launch_annotations(claim: NodeClaim, spec: NodeClassSpec) -> dict[str, str]:
+    """Return what a claim carries of its class from its launch on, beside the hash."""
+    if spec.device_plugin == _IGNORED or names.DEVICE_PLUGIN_ANNOTATION in claim.annotations:
+        return {names.DEVICE_PLUGIN_ANNOTATION: spec.device_plugin}
+    return {}
 
 
 def terms(name: str, spec: NodeClassSpec) -> Terms:
@@ -104,13 +125,15 @@ def _without(fields: Mapping[str, Any], some: Collection[str]) -> dict[str, Any]
 
 
 def _hash(spec: Mapping[str, Any]) -> str:
-    text = json.dumps(_stripped(spec), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_stripped(spec, empty=(None, "", {}, [])), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
 
-def _stripped(value: Any) -> Any:
-    """Return the value without what says nothing, at any depth."""
+def _stripped(value: Any, *, empty: Collection[Any]) -> Any:
+    """Return JSON without what does not differ from being left out."""
+    # A label or a tag without a value is one all the same.
+    within: Collection[Any] = (None, {}, [])
     if isinstance(value, Mapping):
-        members = {key: _stripped(member) for key, member in value.items()}
-        return {key: member for key, member in members.items() if member not in (None, "", {}, [])}
-    return [_stripped(member) for member in value] if isinstance(value, list) else value
+        members = {key: _stripped(member, empty=within) for key, member in value.items()}
+        return {key: member for key, member in members.items() if member not in empty}
+    return [_stripped(member, empty=within) for member in value] if isinstance(value, list) else value

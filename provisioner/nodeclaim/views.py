@@ -21,7 +21,7 @@ from provisioner.nodeclaim.class_checks import ClassChecks
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.holds import holds
-from provisioner.nodeclaim.nodeclass import pool_hash, problem, spec_of, terms
+from provisioner.nodeclaim.nodeclass import ignores_gpus, pool_hash, problem, spec_of, terms
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
@@ -108,7 +108,7 @@ class Views:
             region_failure=self._region.failure,
             setback=self._azure.setback(claim.uid),
             instance_id=self._azure.instance_id(claim.uid),
-            wait_for_gpus=self._wait_for_gpus and class_spec.device_plugin == "Expected",
+            wait_for_gpus=self._wait_for_gpus and not ignores_gpus(claim, node_class),
             node_class=class_spec,
             class_problem=problem(class_name, node_class) or self._class_checks.problem(node_class),
             is_node_class_known=self._class_checks.is_judged(node_class)

@@ -100,3 +100,9 @@ def test_pool_is_asked_for_as_the_class_says_at_that_moment() -> None:
     draft = after(view(claim(), node_class=said))
     assert isinstance(draft.azure, CreatePool)
     assert draft.azure.body["properties"]["maxPods"] == 42
+    assert names.DEVICE_PLUGIN_ANNOTATION not in draft.annotations
+
+
+def test_device_plugin_that_is_not_expected_is_on_the_claim_before_its_class_can_go() -> None:
+    said, _ = read_spec({"devicePlugin": "Ignored"})
+    assert after(view(claim(), node_class=said)).annotations[names.DEVICE_PLUGIN_ANNOTATION] == "Ignored"

@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
-from provisioner.nodeclaim.nodeclass import hash_annotations, pool_hash, problem, spec_of, terms
+from provisioner.nodeclaim.nodeclass import (
+    hash_annotations,
+    ignores_gpus,
+    launch_annotations,
+    pool_hash,
+    problem,
+    spec_of,
+    terms,
+)
 from provisioner.placement.market import Terms
 from tests.node_classes import FULL
+from tests.unit.builders import claim
 
 
 def of_spec(spec: Any, **metadata: Any) -> dict[str, Any]:
@@ -42,6 +51,7 @@ def test_hash_is_the_same_where_nodes_are_made_the_same(same: dict[str, Any]) ->
         GOLD | {"spot": {"maxPrice": 1.5, "evictionPolicy": "Deallocate"}},
         GOLD | {"driver": {"install": True, "version": "570"}},
         GOLD | {"a field of a later version": 0},
+        GOLD | {"labels": {"team": ""}},
         {"subnet": "gpu"},
         {},
     ],
@@ -114,3 +124,43 @@ def test_class_that_cannot_be_read_is_not_ready_whatever_its_condition_says(name
     assert told.message == (
         f"KaitoNodeClass {name} is not Ready: spec.maxPods: Input should be greater than or equal to 10"
     )
+
+
+CARRIED = {"gpu-provisioner.kaito.sh/device-plugin": "Ignored"}
+IGNORED, EXPECTED = of_spec({"devicePlugin": "Ignored"}), of_spec({"devicePlugin": "Expected"})
+
+
+@pytest.mark.parametrize(
+    ("annotations", "raw", "ignores"),
+    [
+        ({}, None, False),
+        ({}, EXPECTED, False),
+        ({}, of_spec({}), False),
+        ({}, IGNORED, True),
+        # As it says now.
+        (CARRIED, EXPECTED, False),
+        # As it said when the claim was launched.
+        (CARRIED, None, True),
+        (CARRIED, of_spec({}, deletionTimestamp="2026-11-21T04:34:24Z"), True),
+        (CARRIED, of_spec({"devicePlugin": "Perhaps"}), True),
+    ],
+)
+def test_device_plugin_is_expected_as_the_class_says_or_last_said(
+    annotations: dict[str, str], raw: dict[str, Any] | None, ignores: bool
+) -> None:
+    assert ignores_gpus(claim(annotations=annotations), raw) is ignores
+
+
+@pytest.mark.parametrize(
+    ("annotations", "raw", "written"),
+    [
+        ({}, None, {}),
+        ({}, EXPECTED, {}),
+        ({}, IGNORED, CARRIED),
+        (CARRIED, EXPECTED, {"gpu-provisioner.kaito.sh/device-plugin": "Expected"}),
+    ],
+)
+def test_claim_carries_from_its_launch_on_what_it_needs_of_a_class_that_may_go(
+    annotations: dict[str, str], raw: dict[str, Any] | None, written: dict[str, str]
+) -> None:
+    assert launch_annotations(claim(annotations=annotations), spec_of(raw)) == written
