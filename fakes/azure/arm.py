@@ -83,7 +83,7 @@ class Arm:
             "skus.list": self._list_skus,
             "usages.list": self._list_usages,
             "subnets.get": self._get_subnet,
-            "capacityReservationGroups.get": self._get_reservation,
+            "capacityReservations.list": self._list_reservations,
         }
 
     def check(self, request: Request) -> None:
@@ -244,13 +244,23 @@ class Arm:
             raise errors.child_not_found(request.path)
         raise errors.resource_not_found("Microsoft.Network/virtualNetworks", arguments["network"], arguments["owner"])
 
-    def _get_reservation(self, request: Request) -> Response:
-        found = find_id(request.path, self._settings.capacity_reservation_groups)
-        if found is not None:
-            return Response(status=200, body={**_resource(found, {}), "location": self._ids.location})
-        arguments = request.match.arguments
-        kind = "Microsoft.Compute/capacityReservationGroups"
-        raise errors.resource_not_found(kind, arguments["reservation"], arguments["owner"])
+    def _list_reservations(self, request: Request) -> Response:
+        groups = self._settings.capacity_reservation_groups
+        group = request.path.rpartition("/")[0]
+        found = find_id(group, groups)
+        if found is None:
+            raise errors.parent_not_found(group)
+        rows = []
+        for number, entry in enumerate(groups[found]):
+            size, _, zone = entry.partition("/")
+            row = {
+                **_resource(f"{found}/capacityReservations/reservation-{number}", {"provisioningState": "Succeeded"}),
+                "location": self._ids.location,
+                "sku": {"name": size, "capacity": 1},
+                **({"zones": [zone]} if zone else {}),
+            }
+            rows.append((f"{number:06d}", row))
+        return self._page(request, rows, size=self._settings.page_size)
 
     # --- pages
 

@@ -147,7 +147,7 @@ def cluster_not_found(cluster: str, group: str) -> AzureError:
 
 
 def parent_not_found(parent: str) -> AzureError:
-    """The managed cluster of an agent pool does not exist."""
+    """What the resource is a child of does not exist, such as the managed cluster of an agent pool."""
     return AzureError(
         404,
         "ParentResourceNotFound",

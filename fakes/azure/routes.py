@@ -29,7 +29,11 @@ _TABLE: Final = (
     ("GET", "/subscriptions/{subscription}/providers/Microsoft.Compute/skus", "skus.list"),
     ("GET", "/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{location}/usages", "usages.list"),
     ("GET", f"{_GROUP}/Microsoft.Network/virtualNetworks/{{network}}/subnets/{{subnet}}", "subnets.get"),
-    ("GET", f"{_GROUP}/Microsoft.Compute/capacityReservationGroups/{{reservation}}", "capacityReservationGroups.get"),
+    (
+        "GET",
+        f"{_GROUP}/Microsoft.Compute/capacityReservationGroups/{{reservation}}/capacityReservations",
+        "capacityReservations.list",
+    ),
     ("GET", "/api/retail/prices", "prices.list"),
 )
 

@@ -99,7 +99,7 @@ _LANES: Final[tuple[tuple[str, _Verb, str, float, float], ...]] = (
     ("put", "write", "agentpools.create", 200, 10.0),
     ("compute", "read", "skus.list", 20, 0.2),
     ("compute", "read", "usages.list", 20, 0.2),
-    ("compute", "read", "capacityreservationgroups.get", 20, 0.2),
+    ("compute", "read", "capacityreservations.list", 20, 0.2),
     ("network", "read", "subnets.get", 20, 0.2),
 )
 _PUT: Final = "put"

@@ -137,7 +137,9 @@ class Assembly:
             node_metrics=node_metrics,
         )
         node_classes = NodeClasses()
-        class_checks = ClassChecks(References(session), region=self.region, clock=monotonic)
+        class_checks = ClassChecks(
+            References(session), region=self.region, usages=lambda: self.quotas.usages, clock=monotonic
+        )
         cluster_state = ClusterState(arm, clock=monotonic)
         replacements = Replacements(now=now()) if settings.replace_drifted else None
         self.triggers = Triggers(

@@ -180,7 +180,7 @@ class Controller:
         verdict, again = await self._class_checks.check(raw)
         if again is not None:
             self._queue.add_after((names.NODECLASS_KIND, name), again)
-        status = ready_status(raw, verdict, now=self._now())
+        status = ready_status(raw, verdict, now=self._now()) if verdict is not None else None
         if status is None:
             return
         self._node_classes.put(

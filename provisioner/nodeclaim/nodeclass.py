@@ -9,6 +9,7 @@ from typing import Any, Final, TypeGuard
 from provisioner.apis import names
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.nodeclass import DEFAULTS, NodeClassSpec, read_spec
+from provisioner.apis.reservation import Reserved
 from provisioner.nodeclaim.class_verdict import ready_condition
 from provisioner.placement.market import Terms
 
@@ -78,8 +79,11 @@ def launch_annotations(claim: NodeClaim, spec: NodeClassSpec) -> dict[str, str]:
     return {}
 
 
-def terms(name: str, spec: NodeClassSpec) -> Terms:
-    """Return what the class of that name lays down for what may be offered."""
+def terms(name: str, spec: NodeClassSpec, *, reserved: frozenset[Reserved] | None = None) -> Terms:
+    """Return what the class of that name lays down for what may be offered.
+
+    `reserved` is what its capacity reservation group reserves, where that is known.
+    """
     return Terms(
         owner=f"{names.NODECLASS_KIND} {name}",
         zones=spec.zones,
@@ -88,6 +92,7 @@ def terms(name: str, spec: NodeClassSpec) -> Terms:
         gpu_instance_profile=spec.gpu_instance_profile or "",
         needs_ephemeral_os_disk=spec.os_disk_type == "Ephemeral",
         os_disk_gib=spec.os_disk_size_gb,
+        reserved=reserved,
     )
 
 

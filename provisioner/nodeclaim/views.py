@@ -184,6 +184,6 @@ class Views:
             quota=RegionQuota(usages=quotas.usages, holds=held, region=region.location),
             memory=self._memory,
             preference=preferred,
-            terms=terms(claim.class_name, class_spec),
+            terms=terms(claim.class_name, class_spec, reserved=self._class_checks.reserved(class_spec)),
         )
         return place(claim.spec, market=market)

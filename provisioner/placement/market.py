@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol
 
 from provisioner.apis.failure import Failure
 from provisioner.apis.quota import Shortage
+from provisioner.apis.reservation import Reserved
 from provisioner.placement.size import Size, Sizes
 
 # Zone label of a Node whose VM is regional, i.e. in no zone; those of zonal ones are `<region>-<number>`.
@@ -73,7 +74,8 @@ class Terms:
 
     `zones` are the numbers of those that a VM may be in, none for any placement. Prices are US dollars an hour.
     `gpu_instance_profile` is how GPUs are partitioned, empty for whole ones; `os_disk_gib` the OS disk of claims that
-    request none. `owner` is how messages name the class.
+    request none. `reserved` is what its capacity reservation group reserves, None where it has none or that is not
+    known. `owner` is how messages name the class.
     """
 
     owner: str = "the node class"
@@ -83,6 +85,7 @@ class Terms:
     gpu_instance_profile: str = ""
     needs_ephemeral_os_disk: bool = False
     os_disk_gib: int | None = None
+    reserved: frozenset[Reserved] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

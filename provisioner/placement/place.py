@@ -19,7 +19,7 @@ from provisioner.placement.refused import MIN_VALUES, Refused
 from provisioner.placement.requirements import enumerated
 from provisioner.placement.size import Size
 from provisioner.placement.terms import misfit as terms_misfit
-from provisioner.placement.terms import partitioned, price_misfit, unpartitioned
+from provisioner.placement.terms import partitioned, price_misfit, reserved_zones, unpartitioned
 
 # What a name has to be for Azure to judge it where its list could not be read.
 _SIZE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)
@@ -112,7 +112,11 @@ class _Round:
             if (misfit := price_misfit(size, capacity_type=capacity_type, terms=terms)) is not None:
                 self._leave_out(size, misfit, capacity_type=capacity_type)
                 continue
-            found = look(size, capacity_type=capacity_type, ask=self._ask, market=self._market)
+            zones = reserved_zones(size, capacity_type=capacity_type, zones=self._ask.zones, terms=terms)
+            if isinstance(zones, Misfit):
+                self._leave_out(size, zones, capacity_type=capacity_type)
+                continue
+            found = look(size, capacity_type=capacity_type, zones=zones, market=self._market)
             ranked = rank(
                 size,
                 capacity_type=capacity_type,

@@ -7,10 +7,12 @@ from typing import Final
 
 from provisioner.apis import names
 from provisioner.gpus.mig import PROFILES
+from provisioner.placement.ask import Zone
 from provisioner.placement.fit import Misfit
 from provisioner.placement.labels import traits
 from provisioner.placement.market import Because, Terms
 from provisioner.placement.order import price
+from provisioner.placement.requirements import enumerated
 from provisioner.placement.resources import DEFAULT_OS_DISK_GIB
 from provisioner.placement.size import Size
 
@@ -71,6 +73,28 @@ def price_misfit(size: Size, *, capacity_type: str, terms: Terms) -> Misfit | No
     known = f"costs {costs:.3f} $/h{kind}" if costs is not None else "has no known price"
     why = f"{known}, and {terms.owner} allows {cap:f} $/h"
     return Misfit(Because.NODE_CLASS, f"{size.name} {why}.", subject=_PRICE, has=why)
+
+
+def reserved_zones(
+    size: Size, *, capacity_type: str, zones: tuple[Zone, ...], terms: Terms
+) -> tuple[Zone, ...] | Misfit:
+    """Return in which of the zones VMs of the size are reserved, none where a regional VM is meant; or why nowhere.
+
+    AKS makes a pool that nothing is reserved for all the same, past the group
+    (https://learn.microsoft.com/azure/aks/use-capacity-reservation-groups): that would be paid for twice.
+    """
+    if terms.reserved is None or capacity_type == names.CAPACITY_TYPE_SPOT:
+        return zones
+    places = {each.zone for each in terms.reserved if each.size == size.name.lower()}
+    left = tuple(zone for zone in zones if zone.number in places)
+    if left or (not zones and "" in places):
+        return left
+    what = "is not reserved"
+    if places:
+        there = enumerated([f"in zone {place}" if place else "without a zone" for place in sorted(places)])
+        what = f"is reserved {there} alone"
+    why = f"{what} in the capacity reservation group of {terms.owner}"
+    return Misfit(Because.NODE_CLASS, f"{size.name} {why}.", subject="capacityReservationGroupID", has=why)
 
 
 def _lower(one: Decimal | None, other: Decimal | None) -> Decimal | None:

@@ -238,3 +238,25 @@ def test_machines_have_as_many_gpus_as_their_pool_is_partitioned_into(
     simulated.advance(1000)
     (machine,) = [machine for machine in simulated.cluster.machines() if machine.pool == "gpu1"]
     assert (machine.gpu_count, machine.gpu_managed) == (gpus, managed)
+
+
+@pytest.mark.parametrize(
+    ("reserved", "properties", "is_associated"),
+    [
+        ((), {}, False),
+        ((SIZE.lower(),), {}, True),
+        ((f"{SIZE}/1",), {}, False),
+        ((f"{SIZE}/1",), {"availabilityZones": ["1", "3"]}, True),
+        ((SIZE,), {"availabilityZones": ["1"]}, False),
+        (("Standard_NC4as_T4_v3",), {}, False),
+    ],
+)
+def test_a_pool_that_nothing_is_reserved_for_is_made_without_the_group(
+    reserved: tuple[str, ...], properties: dict[str, Any], is_associated: bool
+) -> None:
+    group = IDS.reservation_id("r")
+    simulated = SimulatedCluster(Settings(scale=1, capacity_reservation_groups={group: reserved}))
+    pool, *_ = simulated.cluster.put_pool(
+        "gpu1", {"vmSize": SIZE, "capacityReservationGroupID": group.upper(), **properties}
+    )
+    assert ("capacityReservationGroupID" in pool.properties) is is_associated

@@ -31,7 +31,7 @@ CLUSTERS_SUBNET, MISSING_SUBNET = IDS.subnet_id("nodes"), IDS.subnet_id("missing
 H100, T4 = "Standard_NC40ads_H100_v5", "Standard_NC4as_T4_v3"
 EIGHT = "Standard_ND96asr_v4"
 PROFILE = "gpu-provisioner.kaito.sh/gpu-instance-profile"
-SUBNETS, RESERVATIONS = "subnets.get", "capacityReservationGroups.get"
+SUBNETS, RESERVATIONS = "subnets.get", "capacityReservations.list"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -39,7 +39,7 @@ async def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPath
     azure = AzureSettings(
         scale=SCALE,
         subnets=(CLUSTERS_SUBNET, SUBNET),
-        capacity_reservation_groups=(RESERVATION,),
+        capacity_reservation_groups={RESERVATION: (A100, f"{H100}/2")},
         prices={f"{A100}/spot": 1.5, f"{H100}/spot": 2.5},
     )
     log = tmp_path_factory.mktemp("node-classes") / "controller.log"
@@ -277,6 +277,38 @@ async def test_class_whose_subnet_is_missing_keeps_its_claims_waiting_until_it_i
     assert aks.azure.calls.count(SUBNETS) - reads <= 1
 
 
+async def test_on_demand_vms_are_of_what_is_reserved_however_the_controller_has_come_to_know_it(
+    cluster: Running, aks: FakeAks, kube: Kube, wishes: Wishes
+) -> None:
+    await write(kube, "reserved", capacityReservationGroupID=RESERVATION)
+
+    # The cheaper T4 is not reserved, and the H100 is in a zone that nobody asks for.
+    await ready(kube, of_class("wsreserved", "reserved", T4, H100, A100))
+    assert pools(aks)["wsreserved"].properties["vmSize"] == A100
+    assert pools(aks)["wsreserved"].properties["capacityReservationGroupID"] == RESERVATION
+    why = await refused(kube, aks, of_class("wsunreserved", "reserved", T4), "NoFittingInstanceType")
+    assert f"{T4} is not reserved in the capacity reservation group of KaitoNodeClass reserved" in why
+    await ready(kube, of_class("wsinzone", "reserved", T4, H100, A100, zones=("eastus-2",)))
+    assert pools(aks)["wsinzone"].properties["vmSize"] == H100
+
+    # A controller that starts anew knows before it asks for a pool.
+    await cluster.controller.stop()
+    await kube.create(CLAIMS, of_class("wsafter", "reserved", T4, A100))
+    await cluster.controller.start()
+    await kube.wait_claim("wsafter", is_true("Launched"))
+    assert [wish["vmSize"] for wish in wishes["wsafter"]] == [A100]
+
+
+async def test_group_without_reservations_keeps_claims_waiting(aks: FakeAks, kube: Kube) -> None:
+    empty = IDS.reservation_id("empty")
+    aks.azure.settings.capacity_reservation_groups = {**aks.azure.settings.capacity_reservation_groups, empty: ()}
+    await kube.create(NODE_CLASSES, node_class("hollow", capacityReservationGroupID=empty))
+    told = await wait_class(kube, "hollow", "False", "CapacityReservationGroupEmpty")
+    assert f"nothing is reserved in the capacity reservation group {empty}" in told
+    why = await refused(kube, aks, of_class("wshollow", "hollow", A100), "NodeClassNotReady")
+    assert "nothing is reserved" in why
+
+
 async def test_class_that_names_nothing_of_azures_costs_no_call(aks: FakeAks, kube: Kube) -> None:
     before = aks.azure.calls.count(SUBNETS) + aks.azure.calls.count(RESERVATIONS)
     await write(kube, "modest", maxPods=60, tags={"a": "b"}, zones=["1"], gpuInstanceProfile="MIG7g")
@@ -316,6 +348,13 @@ async def test_node_whose_gpus_are_somebody_elses_matter_is_ready_without_them(a
 
     assert pools(aks)["wsbyo"].properties["gpuProfile"] == {"driver": "None"}
     assert claim["status"]["allocatable"].get("nvidia.com/gpu", "0") == "0"
+
+    # Its class may go: nothing is wrong with the Node for that.
+    await kube.delete(NODE_CLASSES, "byo")
+    await wait_calls(aks, LIST, more=3)
+    seen = await kube.wait_claim("wsbyo", is_true("ConsistentStateFound"))
+    assert is_true("Ready")(seen)
+    assert condition(seen, "Drifted") == {}
     aks.nodes.clear(fault)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from provisioner.apis.nodeclass import read_spec
+from provisioner.apis.quota import Usage
+from provisioner.apis.reservation import Reserved
 from provisioner.nodeclaim.class_verdict import Finding, Reference, Verdict, judge, ready_status, references
 from tests.node_classes import RESERVATION, SUBNET
 from tests.unit.builders import A100, NOW, T4, condition
@@ -15,13 +17,20 @@ OPEN = Catalogue((changed(A100, mig=True, zones=("1", "3")), changed(T4, zones=(
 USABLE = Verdict(is_ready=True, reason="Ready", message="The class can be used.")
 THERE, MISSING = Finding(exists=True), Finding(exists=False)
 NONE: Mapping[str, Finding] = {}
+NO_USAGES: Mapping[str, Usage] = {}
 UNTOLD = Finding(exists=None, why="the identity lacks x/read")
 
 
-def verdict(fields: Any, findings: Mapping[str, Finding] = NONE, *, sizes: Catalogue = OPEN) -> Verdict:
+def verdict(
+    fields: Any,
+    findings: Mapping[str, Finding] = NONE,
+    *,
+    sizes: Catalogue = OPEN,
+    usages: Mapping[str, Usage] = NO_USAGES,
+) -> Verdict:
     spec, error = read_spec(fields)
     found: Mapping[Reference, Finding] = {each: findings[each.field] for each in references(spec)}
-    return judge(spec, error=error, findings=found, sizes=sizes, location="eastus")
+    return judge(spec, error=error, findings=found, sizes=sizes, usages=usages, location="eastus")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +96,82 @@ def test_class_that_no_size_of_the_region_does_for_is_not_ready(fields: Any, siz
 def test_without_azures_list_of_sizes_it_is_not_judged_by_them() -> None:
     unread = Catalogue((changed(T4),), complete=False)
     assert verdict({"gpuInstanceProfile": "MIG1g", "zones": ["7"]}, sizes=unread) == USABLE
+
+
+def reserving(*reserved: tuple[str, str]) -> Mapping[str, Finding]:
+    """The group of the class reserves sizes in zones."""
+    held = frozenset(Reserved(size.lower(), zone) for size, zone in reserved)
+    return {"capacityReservationGroupID": Finding(exists=True, reserved=held)}
+
+
+GROUP = {"capacityReservationGroupID": RESERVATION}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reserved"),
+    [
+        ({}, [(A100, "")]),
+        # Which zone a claim asks for is its own to say.
+        ({}, [(A100, "1")]),
+        ({"zones": ["1", "2"]}, [(T4, "3"), (A100, "1")]),
+        ({"gpuInstanceProfile": "MIG1g"}, [(T4, ""), (A100, "")]),
+    ],
+)
+def test_group_that_reserves_what_the_class_allows_does(fields: Any, reserved: list[tuple[str, str]]) -> None:
+    assert verdict(GROUP | fields, reserving(*reserved)) == USABLE
+
+
+@pytest.mark.parametrize(
+    ("fields", "reserved", "what"),
+    [
+        ({}, [("Standard_Else", "")], "standard_else"),
+        ({"zones": ["1"]}, [(A100, "3"), (A100, "")], f"{A100.lower()}, {A100.lower()} in zone 3"),
+        ({"gpuInstanceProfile": "MIG1g"}, [(T4, "2")], f"{T4.lower()} in zone 2"),
+    ],
+)
+def test_group_that_reserves_what_the_class_rules_out_does_not(
+    fields: Any, reserved: list[tuple[str, str]], what: str
+) -> None:
+    told = verdict(GROUP | fields, reserving(*reserved))
+    assert (told.is_ready, told.reason) == (False, "NoSuitableVMSize")
+    assert told.message.startswith(f"spec.capacityReservationGroupID: reserved is {what}, which the class")
+
+
+def test_group_that_reserves_nothing_does_not() -> None:
+    told = verdict(GROUP, reserving())
+    assert (told.is_ready, told.reason) == (False, "CapacityReservationGroupEmpty")
+    assert f"nothing is reserved in the capacity reservation group {RESERVATION}" in told.message
+
+
+def quotas(**limits: int) -> dict[str, Usage]:
+    return {
+        f"standard{gpu}Family".lower(): Usage(name=f"standard{gpu}Family", limit=n, used=0) for gpu, n in limits.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "usages", "says"),
+    [
+        (
+            {"gpuInstanceProfile": "MIG1g"},
+            quotas(A100=23),
+            "against standardA100Family (limit 23), which is too little",
+        ),
+        ({"zones": ["1", "2"]}, quotas(A100=0, T4=0), "standardA100Family (limit 0), standardT4Family (limit 0)"),
+        ({"gpuInstanceProfile": "MIG1g"}, quotas(A100=24), ""),
+        ({"zones": ["1", "2"]}, quotas(A100=0, T4=4), ""),
+        # What is not known is not judged, and what the class leaves open is the claim's affair.
+        ({"zones": ["1", "2"]}, quotas(A100=0), ""),
+        ({"maxPods": 30}, quotas(A100=0, T4=0), ""),
+    ],
+)
+def test_quota_that_is_too_little_for_all_that_the_class_allows_is_told_and_no_more(
+    fields: Any, usages: dict[str, Usage], says: str
+) -> None:
+    told = verdict(fields, usages=usages)
+    assert told.is_ready
+    assert ("No quota: " in told.message) is bool(says)
+    assert says in told.message
 
 
 # The condition

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from provisioner.apis import names
+from provisioner.apis.reservation import Reserved
 from provisioner.placement.market import Because, Market, Terms
 from provisioner.placement.terms import partitioned
 from tests.unit.builders import A100, LOCATION, T4, requirement
@@ -227,3 +228,49 @@ def test_disk_of_the_class_is_for_claims_that_request_none_and_large_enough_for_
     requests: dict[str, str], gib: int
 ) -> None:
     assert best(named(A100), requests=requests, at=within(os_disk_gib=256)).os_disk_gib == gib
+
+
+# Reservations
+
+
+def reserved(*places: tuple[str, str], **terms: Any) -> Market:
+    return within(reserved=frozenset(Reserved(size.lower(), where) for size, where in places), **terms)
+
+
+def test_on_demand_vms_are_of_reserved_sizes_and_spot_vms_of_any() -> None:
+    placement = placed(named(A100, T4), capacity(SPOT, ON_DEMAND), at=reserved((A100, "")))
+    assert [(offer.size.name, offer.capacity_type) for offer in placement.offers] == [
+        (T4, SPOT),
+        (A100, SPOT),
+        (A100, ON_DEMAND),
+    ]
+    (told,) = [entry for entry in placement.left_out if entry.because is Because.NODE_CLASS]
+    assert told.message == f"{T4} is not reserved in the capacity reservation group of {OWNER}."
+    assert told.capacity_type == ON_DEMAND
+
+
+@pytest.mark.parametrize(
+    ("asked", "places", "zones"),
+    [
+        ([], ["", "1"], ()),
+        ([zone("In", f"{LOCATION}-1", f"{LOCATION}-3")], ["", "1"], ("1",)),
+        ([zone("In", f"{LOCATION}-1", f"{LOCATION}-3")], ["3", "1"], ("1", "3")),
+    ],
+)
+def test_vms_are_where_they_are_reserved(asked: list[Any], places: list[str], zones: tuple[str, ...]) -> None:
+    assert best(named(A100), *asked, at=reserved(*((A100, place) for place in places))).zones == zones
+
+
+@pytest.mark.parametrize(
+    ("asked", "places", "says"),
+    [
+        ([], ["3", "1"], "is reserved in zone 1, in zone 3 alone in the capacity reservation group"),
+        ([zone("In", f"{LOCATION}-1")], [""], "is reserved without a zone alone in the capacity reservation group"),
+    ],
+)
+def test_claim_that_is_for_elsewhere_is_told_where_there_are_reservations(
+    asked: list[Any], places: list[str], says: str
+) -> None:
+    refusal = refused(named(A100), *asked, at=reserved(*((A100, place) for place in places)))
+    assert refusal.reason == "NoFittingInstanceType"
+    assert says in refusal.message
