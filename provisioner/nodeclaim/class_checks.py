@@ -145,6 +145,10 @@ class ClassChecks:
             return True
         return spec.capacity_reservation_group_id is None and stored_verdict(raw) is not None
 
+    def standing(self, raw: Mapping[str, Any]) -> tuple[Verdict | None, frozenset[Reserved] | None]:
+        """Return what has been found here on a class as it stands, and what its group reserves."""
+        return self._verdict(raw), self.reserved(read_spec(raw.get("spec"))[0])
+
     def reserved(self, spec: NodeClassSpec) -> frozenset[Reserved] | None:
         """Return what the capacity reservation group of a class reserves, None where there is none, or none known."""
         known = self._known.get((spec.capacity_reservation_group_id or "").lower())

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from provisioner.apis import names
+from provisioner.apis.conditions import LAUNCHED
 from provisioner.azure.inventory import Inventory
 from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable, Unserved
 from provisioner.kube.metrics import Registry
@@ -177,9 +178,15 @@ class Controller:
         if raw is None:
             self._class_checks.forget(name)
             return
+        before = self._class_checks.standing(raw)
         verdict, again = await self._class_checks.check(raw)
         if again is not None:
             self._queue.add_after((names.NODECLASS_KIND, name), again)
+        if self._class_checks.standing(raw) != before:
+            # The condition may say nothing new of it, after a restart for one.
+            for claim in self._store.claims:
+                if claim.class_name == name and not claim.is_true(LAUNCHED):
+                    self._queue.add((names.NODECLAIM_KIND, claim.name))
         status = ready_status(raw, verdict, now=self._now()) if verdict is not None else None
         if status is None:
             return

@@ -291,7 +291,7 @@ async def test_on_demand_vms_are_of_what_is_reserved_however_the_controller_has_
     await ready(kube, of_class("wsinzone", "reserved", T4, H100, A100, zones=("eastus-2",)))
     assert pools(aks)["wsinzone"].properties["vmSize"] == H100
 
-    # A controller that starts anew knows before it asks for a pool.
+    # A controller that starts anew finds out before it asks for a pool.
     await cluster.controller.stop()
     await kube.create(CLAIMS, of_class("wsafter", "reserved", T4, A100))
     await cluster.controller.start()

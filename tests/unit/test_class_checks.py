@@ -201,7 +201,9 @@ async def test_what_is_reserved_is_known_from_the_check_on() -> None:
     world = World(there={RESERVATION})
     checks, spec = world.checks(), spec_of(RESERVING)
     assert checks.reserved(spec) is None
-    await check(checks, RESERVING)
+    assert checks.standing(RESERVING) == (None, None)
+    verdict, _ = await check(checks, RESERVING)
+    assert checks.standing(RESERVING) == (verdict, frozenset({Reserved(A100.lower())}))
     assert checks.reserved(spec) == frozenset({Reserved(A100.lower())})
     assert checks.reserved(spec_of(node_class(capacityReservationGroupID=RESERVATION.lower()))) is not None
     assert checks.reserved(spec_of(GOLD)) is None
