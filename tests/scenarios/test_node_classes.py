@@ -291,12 +291,15 @@ async def test_on_demand_vms_are_of_what_is_reserved_however_the_controller_has_
     await ready(kube, of_class("wsinzone", "reserved", T4, H100, A100, zones=("eastus-2",)))
     assert pools(aks)["wsinzone"].properties["vmSize"] == H100
 
-    # A controller that starts anew finds out before it asks for a pool.
+    # A controller that starts anew finds out before it asks for a pool, by one question, whoever names the group.
+    await write(kube, "reserved-too", capacityReservationGroupID=RESERVATION)
+    reads = aks.azure.calls.count(RESERVATIONS)
     await cluster.controller.stop()
     await kube.create(CLAIMS, of_class("wsafter", "reserved", T4, A100))
     await cluster.controller.start()
     await kube.wait_claim("wsafter", is_true("Launched"))
     assert [wish["vmSize"] for wish in wishes["wsafter"]] == [A100]
+    assert aks.azure.calls.count(RESERVATIONS) == reads + 1
 
 
 async def test_group_without_reservations_keeps_claims_waiting(aks: FakeAks, kube: Kube) -> None:
