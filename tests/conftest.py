@@ -34,7 +34,7 @@ _LOG_TAIL = 20_000
 _CONTROL_PLANES: Mapping[str, Callable[[], ControlPlane]] = {"embedded": EmbeddedCluster, "real": RealCluster}
 
 
-# How long an example takes is the machine's affair. Under CI Hypothesis goes by a profile of its own, which says so too.
+# How long an example takes is the affair of the machine. Under CI Hypothesis has a profile of its own that says so too.
 if os.environ.get("CI") != "true":
     settings.register_profile("unhurried", deadline=None)
     settings.load_profile("unhurried")
