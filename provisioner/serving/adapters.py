@@ -133,6 +133,18 @@ def _rank(config: Mapping[str, Any]) -> int:
     return largest
 
 
+def _rank_of(module: str, config: Mapping[str, Any]) -> int:
+    """Return the rank that a module has by the first pattern for it, as PEFT and vLLM choose it."""
+    for pattern, rank in (config.get("rank_pattern") or {}).items():
+        try:
+            matches = re.match(rf"(.*\.)?({pattern})$", module.removeprefix(_PREFIX))
+        except re.error as error:
+            raise Unusable(f"its rank_pattern has {pattern[:80]!r}, which is no expression: {error}") from error
+        if matches:
+            return int(rank)
+    return int(config["r"])
+
+
 def _check_features(config: Mapping[str, Any]) -> None:
     for field, what in _NOT_SERVED.items():
         if config.get(field):
@@ -171,18 +183,6 @@ def _check_shapes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], base
             )
     if not found:
         raise Unusable(f"its {WEIGHTS} has no LoRA weights in it")
-
-
-def _rank_of(module: str, config: Mapping[str, Any]) -> int:
-    """Return the rank that a module has by the first pattern for it, as PEFT and vLLM choose it."""
-    for pattern, rank in (config.get("rank_pattern") or {}).items():
-        try:
-            matches = re.match(rf"(.*\.)?({pattern})$", module.removeprefix(_PREFIX))
-        except re.error as error:
-            raise Unusable(f"its rank_pattern has {pattern[:80]!r}, which is no expression: {error}") from error
-        if matches:
-            return int(rank)
-    return int(config["r"])
 
 
 def _note(config: Mapping[str, Any], base: BaseShape) -> str:
