@@ -10,13 +10,30 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, Final
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
-from fakes.serving import lora
+_DEFAULTS: Final[dict[str, Any]] = {
+    "r": 8,
+    "lora_alpha": 64,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "task_type": "CAUSAL_LM",
+}
+
+
+def make(model: Path, directory: Path, *, changes: dict[str, Any]) -> None:
+    """Write an adapter whose answers differ from the model's: B is not zero, as it is before any training."""
+    torch.manual_seed(20)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(**{**_DEFAULTS, **changes}))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.2)
+    adapted.save_pretrained(directory)
 
 
 def logprobs(model: Path, adapter: Path, *, strength: float, prompt: list[int]) -> list[float]:
@@ -42,7 +59,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     told = json.load(sys.stdin)
     for name, changes in told["made"].items():
-        lora.make(model, directory / name, changes=changes)
+        make(model, directory / name, changes=changes)
     found = [
         logprobs(model, directory / name, strength=strength, prompt=told["prompt"]) for name, strength in told["asked"]
     ]

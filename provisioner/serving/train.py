@@ -145,8 +145,6 @@ def _trainer(
         "TrainingArguments",
         training_arguments(config, output=places.results / CHECKPOINTS, has_gpu=has_gpu),
     )
-    # The adapter's first weights are drawn before the trainer draws anything itself.
-    transformers.set_seed(arguments.seed)
     trainer = trl.SFTTrainer(
         model=model,
         args=arguments,
