@@ -29,12 +29,15 @@ def reckon(directory: Path, case: dict[str, Any], *, rank: int, world: int, port
     current, caches = _module("vllm.config").set_current_vllm_config, _module("vllm.v1.core.kv_cache_utils")
     loader, types = _module("vllm.model_executor.model_loader.utils"), _module("vllm.utils.torch_utils")
     with current(config), types.set_default_torch_dtype(config.model_config.dtype):
-        _join(rank=rank, world=world, port=port)
+        _join(rank=rank, world=world, stages=case["stages"], port=port)
         # What is there before the weights are loaded is not yet packed for this processor's instructions.
         model = loader.initialize_model(vllm_config=config)
         spec = _module("vllm.v1.worker.gpu.attn_utils").get_kv_cache_spec(config)
         _choose_layout(config, spec)
-        plan = caches.get_kv_cache_configs(config, [spec], [case["memory"]])[0]
+        # How layers share pages is decided for all stages together.
+        specs: list[Any] = [None] * world
+        torch.distributed.all_gather_object(specs, spec)
+        plan = caches.get_kv_cache_configs(config, specs, [case["memory"]] * world)[rank]
     concurrency = caches.get_max_concurrency_for_kv_cache_config(config, plan)
     weights = {weight.data_ptr(): weight.numel() * weight.element_size() for weight in model.parameters()}
     return {
@@ -49,13 +52,13 @@ def reckon(directory: Path, case: dict[str, Any], *, rank: int, world: int, port
     }
 
 
-def _join(*, rank: int, world: int, port: str) -> None:
+def _join(*, rank: int, world: int, stages: int, port: str) -> None:
     parallel = _module("vllm.distributed.parallel_state")
     if not torch.distributed.is_initialized():
         parallel.init_distributed_environment(world, rank, f"tcp://127.0.0.1:{port}", rank, "gloo")
     # Its groups are those of the model: one of experts has one more.
     parallel.destroy_model_parallel()
-    parallel.ensure_model_parallel_initialized(world, 1)
+    parallel.ensure_model_parallel_initialized(world // stages, stages)
 
 
 def _choose_layout(config: Any, spec: dict[str, Any]) -> None:
@@ -84,7 +87,8 @@ def _engine_config(directory: Path, case: dict[str, Any], *, world: int) -> Any:
         model=str(directory),
         skip_tokenizer_init=True,
         enforce_eager=True,
-        tensor_parallel_size=world,
+        tensor_parallel_size=world // case["stages"],
+        pipeline_parallel_size=case["stages"],
         kv_cache_memory_bytes=case["memory"],
         **case["arguments"],
     )

@@ -1,6 +1,6 @@
 """How much GPU memory serving a model with vLLM takes, on each of the GPUs that it is split over. Pure.
 
-    weights  1.02 of the safetensors files, shared out over tensor and pipeline parallel GPUs
+    weights  1.02 of the safetensors files, shared out over tensor parallel GPUs, and by layers over stages
     KV cache 2 (key and value) x layers x KV heads x head dimension x bytes a token. KV heads are shared out over tensor
              parallel GPUs and repeated where there are fewer of them than GPUs; latent attention has one vector for all
              heads and nothing to share out; a sliding window's layers keep their window and the tokens in flight
@@ -60,14 +60,20 @@ def need(
     memory_gib: float,
 ) -> Need:
     """Return what the model takes on each GPU of that memory for so many sequences of `context` tokens at once."""
-    weights = facts.weights_bytes / (tensor_parallel * pipeline_parallel)
     split = {"tensor_parallel": tensor_parallel, "pipeline_parallel": pipeline_parallel}
+    weights = weights_bytes(facts, **split)
     flight = in_flight(memory_gib=memory_gib, pipeline_parallel=pipeline_parallel)
     return Need(
         weights=_WEIGHTS_FACTOR * weights,
         overhead=_OVERHEAD + _ACTIVATIONS * weights,
         kv_cache=kv_cache_bytes(facts, tokens=context, flight=flight, **split) * sequences + page_bytes(facts, **split),
     )
+
+
+def weights_bytes(facts: ModelFacts, *, tensor_parallel: int = 1, pipeline_parallel: int = 1) -> float:
+    """Return the bytes of weights on each GPU of the stage that has the most layers."""
+    layers = max(facts.layers, 1)
+    return facts.weights_bytes / tensor_parallel * math.ceil(layers / pipeline_parallel) / layers
 
 
 def kv_cache_bytes(

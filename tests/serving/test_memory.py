@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.gpus.memory import kv_cache_bytes, page_bytes
+from provisioner.gpus.memory import kv_cache_bytes, page_bytes, weights_bytes
 from provisioner.gpus.model_config import parse_config
 from provisioner.gpus.model_facts import ModelFacts
 from tests.unit.serving_support import free_ports
@@ -49,6 +49,7 @@ class Case:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     is_fp8: bool = False
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
 
 # Layers with a window have pages of 32 tokens at least on CPU, so that all have them here.
@@ -72,6 +73,13 @@ SPLIT = {
     "heads shared out": Case(model=LLAMA, tensor_parallel=2),
     "one head on both": Case(model={**LLAMA, "num_key_value_heads": 1}, tensor_parallel=2),
     "latent on both": Case(model=DEEPSEEK, tensor_parallel=2),
+    "two stages": Case(model=LLAMA, pipeline_parallel=2),
+    "uneven stages": Case(model={**LLAMA, "num_hidden_layers": 5}, pipeline_parallel=2),
+    "stages with windows": Case(
+        model={**GEMMA, "num_hidden_layers": 12, "layer_types": 2 * layers(full=1, windowed=5)["layer_types"]},
+        arguments=FEW_TOKENS,
+        pipeline_parallel=2,
+    ),
 }
 WINDOW_WITHOUT_WORD = Case(model={**LLAMA, "model_type": "mistral", "sliding_window": 128}, arguments=FEW_TOKENS)
 FITTED = Case(model={**LLAMA, "max_position_embeddings": 8192}, memory=1 * MIB, arguments={"max_model_len": -1})
@@ -83,6 +91,7 @@ async def ask(python: Path, directory: Path, cases: list[Case], *, world: int = 
         {
             "model": dict(case.model),
             "memory": case.memory,
+            "stages": case.pipeline_parallel,
             "arguments": {"block_size": 16, "dtype": "bfloat16", **case.arguments},
         }
         for case in cases
@@ -149,6 +158,7 @@ def reckoned(case: Case, said: Mapping[str, Any]) -> float:
     return kv_cache_bytes(
         facts(case, said),
         tensor_parallel=case.tensor_parallel,
+        pipeline_parallel=case.pipeline_parallel,
         tokens=said["context"],
         flight=said["in_flight"],
         block=said["block"],
@@ -165,10 +175,13 @@ def test_cache_and_weights_are_as_vllm_has_them(alone: Mapping[str, dict[str, An
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_shares_of_two_gpus_are_as_vllm_has_them(split: Mapping[str, dict[str, Any]], name: str) -> None:
-    said = split[name]
+    case, said = SPLIT[name], split[name]
 
-    assert reckoned(SPLIT[name], said) == pytest.approx(said["kv_cache"])
-    assert said["checkpoint"] / 2 == pytest.approx(said["weights"], rel=NEAR)
+    assert reckoned(case, said) == pytest.approx(said["kv_cache"])
+    held = weights_bytes(
+        facts(case, said), tensor_parallel=case.tensor_parallel, pipeline_parallel=case.pipeline_parallel
+    )
+    assert held == pytest.approx(said["weights"], rel=NEAR)
 
 
 def test_context_is_the_longest_beside_the_page_that_vllm_keeps_free(alone: Mapping[str, dict[str, Any]]) -> None:

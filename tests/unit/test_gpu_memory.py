@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from provisioner.gpus import presets
-from provisioner.gpus.memory import GIB, context_that_fits, in_flight, kv_cache_bytes, need, page_bytes
+from provisioner.gpus.memory import GIB, context_that_fits, in_flight, kv_cache_bytes, need, page_bytes, weights_bytes
 from provisioner.gpus.model_facts import LatentAttention, ModelFacts
 
 # The shape of the tiny Llama whose cache was measured on a real vLLM: 256 bytes a token.
@@ -101,6 +101,8 @@ def test_layers_that_do_not_divide_over_the_stages_make_the_largest_of_them_coun
     model = replace(TINY, layers=32, attention_layers=32)
 
     assert cache(model, pipeline_parallel=3, tokens=16) * 32 == cache(model, tokens=16) * 11
+    assert math.isclose(weights_bytes(model, pipeline_parallel=3) * 32, model.weights_bytes * 11)
+    assert weights_bytes(model, tensor_parallel=2, pipeline_parallel=4) * 8 == model.weights_bytes
 
 
 @pytest.mark.parametrize(
