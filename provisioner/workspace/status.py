@@ -104,7 +104,8 @@ def tell_tuning(
         return "Failed"
     # A pod that failed and is tried again is no failure yet, but it is said.
     if workload is not None and (workload.ready or state == "Running"):
-        message = trouble[1] if trouble else "The tuning runs."
+        told = f"kubectl logs --namespace {workload.namespace} job/{workload.name} --tail=1"
+        message = trouble[1] if trouble else f"The tuning runs. How far it is: {told}"
         conditions.set(JOB_STARTED, True, reason="WorkspaceTuningJobStatusStarted", message=message)
         _conclude(conditions, False, reason="workspacePending", message=message)
         return "Running"
