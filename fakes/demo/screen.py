@@ -21,11 +21,15 @@ def clock_text(seconds: float) -> str:
 
 
 class Screen:
-    """Where the demo shows itself; use as `with`. Times are simulated seconds since the Workspace was written."""
+    """Where the demo shows itself; use as `with`. Times are simulated seconds since the Workspace was written.
 
-    def __init__(self, *, speed: float) -> None:
+    `pods` is what the table of pods is called.
+    """
+
+    def __init__(self, *, speed: float, pods: str) -> None:
         self._console = Console(highlight=False)
         self._speed = speed
+        self._pods = pods
         self._live = Live(console=self._console, refresh_per_second=8, transient=True)
         self._history: list[tuple[float, str]] = []
 
@@ -45,7 +49,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line beside the table."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text, soft_wrap=True, markup=False)
 
     def show(self, snapshot: Snapshot, *, at: float, changes: Iterable[str], calls: Sequence[str]) -> None:
         """Bring the table up to date, and tell of the changes where there is no table."""
@@ -74,7 +78,7 @@ class Screen:
         nodes = _table("Nodes", "name", "agent pool", "status", "GPUs")
         for node in snapshot.nodes.values():
             nodes.add_row(node.name, node.pool, node.ready, node.gpus)
-        pods = _table("Pods (simulated)", "name", "node", "status")
+        pods = _table(self._pods, "name", "node", "status")
         for pod in snapshot.pods.values():
             pods.add_row(pod.name, pod.node, pod.state)
         counts = Counter(calls)
