@@ -23,8 +23,8 @@ SERVING ?= simulated
 # Processes of `make chaos`.
 JOBS ?= 2
 
-.PHONY: help demo test lint types layers unit embedded real test-serving serving-environment conformance \
-  chaos chaos-processes control-plane karpenter-suite lock format clean
+.PHONY: help demo test lint types layers unit embedded real test-serving serving-environment conformance charts \
+  chaos chaos-processes control-plane karpenter-suite helm lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,7 +55,7 @@ chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests
 embedded: $(READY) ## the tests on the control plane in Python
 	$(BIN)/pytest -m embedded -n 3 --dist loadfile
 
-real: $(READY) control-plane karpenter-suite ## the tests on the real control plane
+real: $(READY) control-plane karpenter-suite helm ## the tests on the real control plane
 	$(BIN)/pytest -m real -n 2 --dist loadfile
 
 test-serving: $(READY) serving-environment ## the tests of the serving image's program with the real vLLM, on CPU
@@ -70,11 +70,17 @@ chaos-processes: $(READY) control-plane ## the controller's process under fire o
 conformance: $(READY) control-plane karpenter-suite ## of those, Karpenter's own tests alone
 	$(BIN)/pytest tests/conformance
 
+charts: $(READY) control-plane helm ## of those, the tests of the charts alone
+	$(BIN)/pytest tests/charts
+
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only
 
 karpenter-suite: $(READY) ## build Karpenter's own tests once, about four minutes, then cached
 	@$(BIN)/python -m tests.conformance
+
+helm: $(READY) ## build Helm once, about two minutes, then cached
+	@$(BIN)/python -m tests.charts
 
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \

@@ -51,7 +51,8 @@ class FakeAks:
             if not self.cluster.is_started:
                 stack.push_async_callback(asyncio.to_thread, self.cluster.stop)
                 await asyncio.to_thread(self.cluster.start)
-            await asyncio.to_thread(self.cluster.apply, *self._manifests)
+            if self._manifests:
+                await asyncio.to_thread(self.cluster.apply, *self._manifests)
             self.azure = await stack.enter_async_context(
                 FakeAzure(directory=Path(directory), settings=self._azure_settings)
             )

@@ -81,6 +81,12 @@ class Child:
             self._signalled = True
             self._process.terminate()
 
+    async def kill(self) -> int:
+        """End it at once, with everything that it has started; return its exit code."""
+        self._signalled = True
+        self._kill()
+        return await self.wait()
+
     async def stop(self, *, patience: float) -> int:
         """End it, with everything that it has started, after so many seconds by force; return its exit code."""
         self.terminate()

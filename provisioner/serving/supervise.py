@@ -168,7 +168,7 @@ class Server:
             # It has no port to ask; that its leader serves is all there is to know.
             self.state.enter(Phase.SERVING)
         else:
-            parts.append(self._become_ready(gate, name, has_template="chat-template" in chosen.values))
+            parts.append(self._become_ready(gate, self._child, name, has_template="chat-template" in chosen.values))
         if self._group is not None:
             parts.append(self._group.watch())
         await _until_one_fails(parts)
@@ -198,13 +198,20 @@ class Server:
             said += ": the pod may have run out of memory"
         raise Problem(f"vLLM: {self._words.text(otherwise=said)}")
 
-    async def _become_ready(self, gate: Gate, name: str, *, has_template: bool) -> None:
+    async def _become_ready(self, gate: Gate, child: Child, name: str, *, has_template: bool) -> None:
         while not await gate.upstream_is_healthy():  # noqa: ASYNC110 -- vLLM tells nobody when it is up
             await asyncio.sleep(self._timing.poll)
         self.state.enter(Phase.WARMING)
         try:
             await warm_up(self._upstream, model=name, has_template=has_template)
         except Failed as error:
+            # Why is in its output, which is read later than the answer, and it mostly ends of it. All is read when it
+            # has ended, by force where it does not: what it says of a SIGTERM is no reason.
+            self._words.suggest(str(error))
+            try:
+                await asyncio.wait_for(child.wait(), timeout=self._timing.end)
+            except TimeoutError:
+                await child.kill()
             raise Problem(f"vLLM: {self._words.text(otherwise=str(error))}") from error
         self.state.progress = ""
         self.state.enter(Phase.SERVING)

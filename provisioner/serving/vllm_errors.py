@@ -113,6 +113,10 @@ class LastWords:
         if found and not _USELESS.search(text):
             self._keep(found["what"], 2)
 
+    def suggest(self, text: str) -> None:
+        """Take what somebody else has seen for the reason, unless the server says one itself."""
+        self._keep(text, 1)
+
     def text(self, *, otherwise: str) -> str:
         """Return the reason in one line."""
         return one_line(self._text or otherwise)

@@ -1,15 +1,12 @@
-"""The rights in rbac.yaml are enough for all that the controller does, and each of them is used."""
+"""The rights that the chart grants are enough for all that the controller does, and each of them is used."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 
 from fakes.azure import Answer as AzureAnswer
 from fakes.cluster.interface import ControlPlane
@@ -20,6 +17,7 @@ from tests.claims import kaito_claim
 from tests.kube import CLAIMS, NODE_CLASSES, NODES, eventually, has_reason, is_true
 from tests.scenarios.on_azure import PUT, pools
 from tests.scenarios.pods import PODS, VOLUME_ATTACHMENTS, attachment, bound_pod, clear_pods
+from tests.scenarios.rights import NAMESPACE, granted, used, write_account
 from tests.scenarios.running import Running, running
 
 pytestmark = [
@@ -27,12 +25,8 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-MANIFEST = Path(__file__).with_name("rbac.yaml")
-ACCOUNT = "gpu-provisioner"
+CHART = "gpu-provisioner"
 QUOTA = {"code": "ErrCode_InsufficientVCPUQuota", "details": None, "message": "Insufficient quota.", "subcode": ""}
-
-# Namespace (empty for the whole cluster), API group, resource, verb.
-Right = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +39,16 @@ class Life:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def life(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Life]:
-    await asyncio.to_thread(control_plane.apply, MANIFEST)
-    log = tmp_path_factory.mktemp("rbac") / "controller.log"
+    folder = tmp_path_factory.mktemp("rbac")
+    manifest, log = write_account(CHART, folder), folder / "controller.log"
+    await asyncio.to_thread(control_plane.apply, manifest)
     async with FaultProxy(control_plane) as proxy:
-        account = await asyncio.to_thread(control_plane.kubeconfig_for, "default", service_account=ACCOUNT)
-        settings = {"KUBECONFIG": str(proxy.kubeconfig_like(account))}
+        account = await asyncio.to_thread(control_plane.kubeconfig_for, NAMESPACE, service_account=CHART)
+        settings = {
+            "KUBECONFIG": str(proxy.kubeconfig_like(account)),
+            "LEADER_ELECTION": "true",
+            "LEASE_NAMESPACE": NAMESPACE,
+        }
         async with running(control_plane, log=log, settings=settings) as cluster:
             # Nobody else deletes Nodes.
             cluster.aks.nodes.settings.node_removal_delay = None
@@ -60,7 +59,7 @@ async def life(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
             await claim_is_collected_whose_pool_is_gone(cluster)
             await clear_pods(cluster.kube)
         yield Life(calls=tuple(proxy.calls), log=log.read_text())
-    await asyncio.to_thread(control_plane.run_kubectl, "delete", f"--filename={MANIFEST}")
+    await asyncio.to_thread(control_plane.run_kubectl, "delete", f"--filename={manifest}")
 
 
 async def node_class_becomes_ready(cluster: Running) -> None:
@@ -122,34 +121,10 @@ async def claim_is_collected_whose_pool_is_gone(cluster: Running) -> None:
     await cluster.kube.wait_gone(NODES, claim["status"]["nodeName"])
 
 
-def granted() -> set[Right]:
-    documents: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
-    return {
-        (document["metadata"].get("namespace", ""), group, resource, verb)
-        for document in documents
-        if document["kind"] in ("ClusterRole", "Role")
-        for rule in document["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-
-
-def _namespace(call: Call) -> str:
-    """Return the namespace that the right has to hold for, empty where it is granted for all of them."""
-    return "" if ("", call.group, call.resource, call.verb) in granted() else call.namespace
-
-
 async def test_nothing_is_forbidden(life: Life) -> None:
     assert [call for call in life.calls if call.status in (401, 403)] == []
     assert "forbidden" not in life.log.lower()
 
 
 async def test_every_right_is_used_and_no_other(life: Life) -> None:
-    used = {
-        (_namespace(call), call.group, call.resource, call.verb)
-        for call in life.calls
-        # Refused for the state of an object counts too: rights are looked at first.
-        if call.resource and call.status is not None and not call.spoiled
-    }
-    assert used == granted()
+    assert used(life.calls, chart=CHART) == granted(CHART)

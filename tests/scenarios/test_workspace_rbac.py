@@ -1,14 +1,11 @@
-"""The rights in rbac-workspace.yaml are enough for all that the Workspace controller does, and each of them is used."""
+"""The rights that the chart grants are enough for all that the Workspace controller does, and each of them is used."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 
 from fakes.cluster.interface import ControlPlane
 from fakes.proxy import Answer, Call, FaultProxy
@@ -26,17 +23,14 @@ from tests.scenarios.on_workspaces import (
     serving,
     tuning,
 )
+from tests.scenarios.rights import NAMESPACE, granted, used, write_account
 
 pytestmark = [
     pytest.mark.real_only("rights are looked at there alone"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-MANIFEST = Path(__file__).with_name("rbac-workspace.yaml")
-ACCOUNT = "gpu-provisioner-workspace"
-
-# API group, resource, verb.
-Right = tuple[str, str, str]
+CHART = "workspace"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +43,15 @@ class Life:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def life(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Life]:
-    await asyncio.to_thread(control_plane.apply, MANIFEST)
     folder = tmp_path_factory.mktemp("rbac")
+    manifest = write_account(CHART, folder)
+    await asyncio.to_thread(control_plane.apply, manifest)
     async with FaultProxy(control_plane) as proxy:
-        account = await asyncio.to_thread(control_plane.kubeconfig_for, "default", service_account=ACCOUNT)
+        account = await asyncio.to_thread(control_plane.kubeconfig_for, NAMESPACE, service_account=CHART)
         settings = {
             "KUBECONFIG": str(proxy.kubeconfig_like(account)),
             "LEADER_ELECTION": "true",
-            "LEASE_NAMESPACE": "default",
+            "LEASE_NAMESPACE": NAMESPACE,
         }
         async with serving(control_plane, folder=folder, settings=settings) as world:
             await what_is_missing_is_told_again_after_a_restart(world)
@@ -65,7 +60,7 @@ async def life(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
             await tuned(world, proxy)
             await world.workspaces.stop()
         yield Life(calls=tuple(proxy.calls), log=(folder / "workspaces.log").read_text())
-    await asyncio.to_thread(control_plane.run_kubectl, "delete", f"--filename={MANIFEST}")
+    await asyncio.to_thread(control_plane.run_kubectl, "delete", f"--filename={manifest}")
 
 
 async def look(world: Serving, name: str, value: str) -> None:
@@ -130,32 +125,14 @@ async def tuned(world: Serving, proxy: FaultProxy) -> None:
     assert conflict.spent
 
 
-def granted() -> set[Right]:
-    documents: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
-    return {
-        (group, resource, verb)
-        for document in documents
-        if document["kind"] in ("ClusterRole", "Role")
-        for rule in document["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-
-
 async def test_nothing_is_forbidden(life: Life) -> None:
     assert [call for call in life.calls if call.status in (401, 403)] == []
     assert "forbidden" not in life.log.lower()
 
 
 async def test_every_right_is_used_and_no_other(life: Life) -> None:
-    # Refused for the state of an object counts too: rights are looked at first.
-    answered = [call for call in life.calls if call.resource and call.status is not None and not call.spoiled]
-    used = {(call.group, call.resource, call.verb) for call in answered}
-    # What is applied and was not there is created, and that is a right of its own.
-    used |= {(call.group, call.resource, "create") for call in answered if call.status == 201}
-    assert used == granted()
+    assert used(life.calls, chart=CHART) == granted(CHART)
 
 
 async def test_leases_are_asked_for_in_their_namespace_alone(life: Life) -> None:
-    assert {call.namespace for call in life.calls if call.resource == "leases"} == {"default"}
+    assert {call.namespace for call in life.calls if call.resource == "leases"} == {NAMESPACE}

@@ -308,12 +308,13 @@ def alive(pid: int) -> bool:
         ({"dies": "RuntimeError: something new"}, "vLLM: RuntimeError: something new"),
         ({"dies": "nothing that is known"}, "it ended with exit code 1"),
         ({"broken": True}, "Unsupported CPU attention configuration: head_dim=16"),
+        ({"hangs": True, "stubborn": True}, "Unsupported CPU attention configuration: head_dim=16"),
     ],
 )
 async def test_the_reason_why_vllm_ends_is_told_and_not_its_last_line(
     places: Places, model: Path, how: dict[str, Any], says: str
 ) -> None:
-    server, _ = make_server(places, model, how)
+    server, _ = make_server(places, model, how, timing=replace(QUICK, end=0.2) if "hangs" in how else QUICK)
 
     with pytest.raises(Problem, match=says):
         await asyncio.wait_for(server.run(), PATIENCE)

@@ -1,0 +1,1 @@
+"""The charts, by the real Helm on the real control plane."""
