@@ -45,6 +45,8 @@ _PAUSE: Final = 60.0
 _PATIENCE: Final = 180.0
 # The same where vLLM is started: half a minute on two free cores, and minutes on busy ones.
 _PATIENCE_SERVING: Final = 900.0
+# What a pod is not seen to recover from, while the demo goes on.
+_NOT_RUNNING: Final = ("ContainerCrashLoopBackOff", "ContainerStartError")
 _LOG_LINES: Final = 15
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Beyond this the polls of fakes and controller are longer than what they are to see.
@@ -81,12 +83,12 @@ class Demo:
         ready_at = self._at()
         endpoint = self._seen.workspaces[name].endpoint
         if self._serving is not None:
-            self._screen.say(await self._serving.show(self._client, name))
+            self._tell(await self._serving.show(self._client, name))
         await self._follow(lambda _: self._at() > ready_at + _PAUSE)
         await asyncio.to_thread(self._client.request, "DELETE", f"{_WORKSPACES}/{name}")
         if self._serving is not None:
             await self._follow(lambda now: any(pod.state == "Terminating" for pod in now.pods.values()))
-            self._screen.say(await self._serving.show_drain(self._client, name))
+            self._tell(await self._serving.show_drain(self._client, name))
         await self._follow(lambda now: not (now.workspaces or now.claims or now.pools or now.nodes or now.pods))
         gone_at = self._at()
         self._screen.settle()
@@ -96,6 +98,11 @@ class Demo:
         )
         calls = ", ".join(f"{number} {call}" for call, number in sorted(Counter(self._calls()).items()))
         self._screen.say(f"ARM calls of the controllers: {calls}.")
+
+    def _tell(self, text: str) -> None:
+        # What was before it is to be read before it.
+        self._screen.settle()
+        self._screen.say(text)
 
     def _about_pods(self, name: str) -> str:
         if self._serving is None:
@@ -111,12 +118,18 @@ class Demo:
     async def _follow(self, reached: Callable[[Snapshot], bool]) -> None:
         deadline = time.monotonic() + (_PATIENCE if self._serving is None else _PATIENCE_SERVING)
         while not reached(await self._look()):
-            for controller in self._controllers:
-                if controller.process.returncode is not None:
-                    raise DemoFailed(f"a controller has ended with code {controller.process.returncode}")
+            self._check()
             if time.monotonic() > deadline:
                 raise DemoFailed("this takes too long")
             await asyncio.sleep(_POLL)
+
+    def _check(self) -> None:
+        for controller in self._controllers:
+            if controller.process.returncode is not None:
+                raise DemoFailed(f"a controller has ended with code {controller.process.returncode}")
+        for workspace in self._seen.workspaces.values():
+            if workspace.reason in _NOT_RUNNING and not workspace.deleting:
+                raise DemoFailed(f"workspace {workspace.name} waits: {workspace.reason}")
 
     async def _look(self) -> Snapshot:
         workspaces, claims, nodes, listed_pods = await asyncio.gather(
@@ -194,9 +207,10 @@ async def main_async(cluster: ControlPlane, *, what: str, speed: float, keep: bo
                     await demo.run()
                 except (DemoFailed, NoAnswer) as error:
                     words = [line for each in controllers for line in each.log_text().splitlines()[-_LOG_LINES:]]
+                    screen.settle()
                     screen.say("\n".join([f"FAILED: {error}. The controllers' last words:", *words]))
                     if serving:
-                        screen.say(f"The pods' logs: {serving.logs}")
+                        screen.say(serving.last_words(_LOG_LINES))
                     return 1
                 if keep:
                     await _keep(aks, demo, screen, example=_example(serving))

@@ -75,6 +75,14 @@ class Serving:
         """Return where the log of a Workspace's server is."""
         return self.runner.log_of("default", f"{workspace}-0", workspace)
 
+    def last_words(self, lines: int) -> str:
+        """Return so many lines of the end of each log."""
+        ends = []
+        for log in sorted(self.logs.glob("*/*.log")):
+            said = log.read_text(errors="replace").splitlines()[-lines:]
+            ends += [f"The last words in {log}:", *said]
+        return "\n".join(ends)
+
     async def show(self, client: ApiClient, workspace: str) -> str:
         """Return what the pod runs, and what the model says through the Workspace's Service. Raises NoAnswer."""
         route = await asyncio.to_thread(find_route, client, workspace)
