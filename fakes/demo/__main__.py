@@ -23,7 +23,7 @@ from fakes.cluster.interface import ControlPlane
 from fakes.cluster.real import ComponentFailed, RealCluster
 from fakes.controller import ControllerProcess
 from fakes.demo.screen import Screen, clock_text
-from fakes.demo.serving import NoAnswer, Serving
+from fakes.demo.serving import LOGS, NoAnswer, Serving
 from fakes.demo.snapshot import Snapshot, read_claim, read_node, read_pod, read_pool, read_workspace
 from fakes.serving import environment
 from fakes.serving.environment import EnvironmentMissing
@@ -173,7 +173,7 @@ async def main_async(cluster: ControlPlane, *, what: str, speed: float, keep: bo
         Screen(speed=speed, pods="Pods" if vllm else "Pods (simulated)") as screen,
     ):
         screen.say(f"starting {what}, ARM and Entra on loopback")
-        serving = Serving(vllm, folder=Path(folder)) if vllm else None
+        serving = Serving(vllm, folder=Path(folder), logs=LOGS) if vllm else None
         async with FakeAks(
             cluster,
             azure=AzureSettings(scale=speed),

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from fakes.nodes import NodeSettings
 from fakes.serving.image import Weights, serving_image
 from provisioner.workspace.settings import WorkspaceSettings
 
+# Where they stay when the demo has ended, for whoever wants to know what vLLM said.
+LOGS: Final = binaries.cache_root(room="demo")
+_LOGS: Final = "*/*.log"
 _CORE: Final = "/api/v1/namespaces/default"
 _QUESTION: Final = "What does a GPU node do all day?"
 _TOKENS: Final = 40
@@ -47,17 +49,20 @@ class Route:
 
 
 class Serving:
-    """What runs the pods of the serving image, and asks them. Needs a running loop: weights are made at once."""
+    """What runs the pods of the serving image, and asks them. Needs a running loop: weights are made at once.
 
-    def __init__(self, python: Path, *, folder: Path) -> None:
-        self.logs: Final = binaries.cache_root(room="demo")
-        # Those of the last demo; this one's stay when it has ended.
-        shutil.rmtree(self.logs, ignore_errors=True)
+    `python` is that of the environment with vLLM. What `logs` has of an earlier run is taken away.
+    """
+
+    def __init__(self, python: Path, *, folder: Path, logs: Path) -> None:
+        self._logs = logs
+        for log in logs.glob(_LOGS):
+            log.unlink(missing_ok=True)
         weights = Weights(folder / "tiny", python=python)
         image = serving_image(python=python, folder=folder / "image", weights=weights)
         # The default of the controller, which nobody tells another one here.
         name = WorkspaceSettings.model_fields["serving_image"].default
-        self.runner = ProcessRunner({name: image}, folder=folder / "pods", logs=self.logs)
+        self.runner = ProcessRunner({name: image}, folder=folder / "pods", logs=logs)
         self.nodes = NodeSettings(pod_network=NETWORK)
 
     def introduction(self) -> str:
@@ -78,7 +83,7 @@ class Serving:
     def last_words(self, lines: int) -> str:
         """Return so many lines of the end of each log."""
         ends = []
-        for log in sorted(self.logs.glob("*/*.log")):
+        for log in sorted(self._logs.glob(_LOGS)):
             said = log.read_text(errors="replace").splitlines()[-lines:]
             ends += [f"The last words in {log}:", *said]
         return "\n".join(ends)
