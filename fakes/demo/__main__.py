@@ -213,9 +213,10 @@ async def main_async(cluster: ControlPlane, *, what: str, speed: float, keep: bo
                         screen.say(serving.last_words(_LOG_LINES))
                     return 1
                 if keep:
-                    await _keep(aks, demo, screen, example=_example(serving))
+                    await _keep(aks, demo, screen, serving=serving)
                     return 0
-    print("\nThe same by hand: `make demo KEEP=1` leaves all of this running and prints the commands.")
+    chosen = "SERVING=vllm " if vllm else ""
+    print(f"\nThe same by hand: `make demo {chosen}KEEP=1` leaves all of this running and prints the commands.")
     return 0
 
 
@@ -240,14 +241,16 @@ async def _until_told(running: Coroutine[Any, Any, int]) -> int:
         return 128 + told[0]
 
 
-async def _keep(aks: FakeAks, demo: Demo, screen: Screen, *, example: Path) -> None:
+async def _keep(aks: FakeAks, demo: Demo, screen: Screen, *, serving: Serving | None) -> None:
     kubectl = aks.cluster.kubectl
     path = f" PATH={kubectl.parent}:$PATH" if kubectl is not None else ""
     needed = "" if kubectl is not None else " (which needs a kubectl: this machine has none)"
+    asking = f"{serving.how_to_ask()}\n" if serving else ""
     screen.say(
         f"\nThe cluster is running until Ctrl-C. In another terminal{needed}:\n"
         f"  export KUBECONFIG={aks.cluster.kubeconfig}{path}\n"
-        f"  kubectl apply -f {example} && kubectl get workspaces -w\n"
+        f"  kubectl apply -f {_example(serving)} && kubectl get workspaces -w\n"
+        f"{asking}"
     )
     stop = asyncio.Event()
     for number in _ENDING:

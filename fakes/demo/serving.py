@@ -16,6 +16,7 @@ from fakes.cluster.api import ApiClient
 from fakes.containers import NETWORK, ProcessRunner
 from fakes.nodes import NodeSettings
 from fakes.serving.image import Weights, serving_image
+from provisioner.serving.environment import PORT
 from provisioner.workspace.settings import WorkspaceSettings
 
 # Where they stay when the demo has ended, for whoever wants to know what vLLM said.
@@ -75,6 +76,10 @@ class Serving:
             "  variables  SERVING_ROOT, BIND_ADDRESS, HF_HUB_OFFLINE, PYTHONPATH, and the paths of mounts\n"
             "Its seconds are real ones: while it loads, simulated time runs on."
         )
+
+    def how_to_ask(self) -> str:
+        """Return what to type for an answer of a pod."""
+        return f"  kubectl get pods -o wide  # and, once it is Ready: curl http://ITS_IP:{PORT}/v1/models"
 
     def log_of(self, workspace: str) -> Path:
         """Return where the log of a Workspace's server is."""
