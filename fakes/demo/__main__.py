@@ -47,6 +47,8 @@ _PATIENCE: Final = 180.0
 _PATIENCE_SERVING: Final = 900.0
 # What a pod is not seen to recover from, while the demo goes on.
 _NOT_RUNNING: Final = ("ContainerCrashLoopBackOff", "ContainerStartError")
+# What a pod that really runs is doing while it is waited for.
+_AT_WORK: Final = ("Running", "Terminating")
 _LOG_LINES: Final = 15
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Beyond this the polls of fakes and controller are longer than what they are to see.
@@ -70,6 +72,7 @@ class Demo:
         self._client: ApiClient = aks.cluster.client()
         self._seen = Snapshot()
         self._written_at = 0.0
+        self._speed = aks.azure.settings.scale
 
     async def run(self) -> None:
         """Write the Workspace, follow it to Ready, delete it, follow it until nothing is left. Raises DemoFailed."""
@@ -145,9 +148,19 @@ class Demo:
             nodes={node.name: node for node in map(read_node, nodes) if node.pool not in system},
             pods={pod.name: pod for pod in map(read_pod, listed_pods)},
         )
-        self._screen.show(now, at=self._at(), changes=now.changes_since(self._seen), calls=self._calls())
+        changes = [*now.changes_since(self._seen), *(self._serving.news() if self._serving else ())]
+        self._screen.show(now, at=self._at(), speed=self._pace(now), changes=changes, calls=self._calls())
         self._seen = now
         return now
+
+    def _pace(self, now: Snapshot) -> float:
+        """Return how fast time is from now on: as fast as real while a pod takes real seconds to load or to end."""
+        really = self._serving is not None and any(pod.state in _AT_WORK for pod in now.pods.values())
+        wanted = 1.0 if really else self._speed
+        if wanted != self._aks.azure.settings.scale:
+            self._aks.azure.settings.change({"scale": wanted})
+            self._aks.nodes.wake()
+        return wanted
 
     async def _list(self, path: str) -> list[dict[str, Any]]:
         answer = await asyncio.to_thread(self._client.request, "GET", path)
@@ -170,7 +183,7 @@ async def main_async(cluster: ControlPlane, *, what: str, speed: float, keep: bo
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="gpu-provisioner-demo-") as folder,
-        Screen(speed=speed, pods="Pods" if vllm else "Pods (simulated)") as screen,
+        Screen(pods="Pods" if vllm else "Pods (simulated)") as screen,
     ):
         screen.say(f"starting {what}, ARM and Entra on loopback")
         serving = Serving(vllm, folder=Path(folder), logs=LOGS) if vllm else None

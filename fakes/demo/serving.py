@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from provisioner.workspace.settings import WorkspaceSettings
 # Where they stay when the demo has ended, for whoever wants to know what vLLM said.
 LOGS: Final = binaries.cache_root(room="demo")
 _LOGS: Final = "*/*.log"
+# As the program of the serving image writes them.
+_OWN_LINE: Final = re.compile(r"[\d-]{10} [\d:]{8},\d{3} [A-Z]+ (.*)")
 _CORE: Final = "/api/v1/namespaces/default"
 _QUESTION: Final = "What does a GPU node do all day?"
 _TOKENS: Final = 40
@@ -57,6 +60,8 @@ class Serving:
 
     def __init__(self, python: Path, *, folder: Path, logs: Path) -> None:
         self._logs = logs
+        # How far each has been read.
+        self._read: dict[Path, int] = {}
         for log in logs.glob(_LOGS):
             log.unlink(missing_ok=True)
         weights = Weights(folder / "tiny", python=python)
@@ -74,8 +79,21 @@ class Serving:
             "  weights    a model of 140,000 random parameters, in the pod's cache under the name of the large one\n"
             "  options    those for CPU in the ConfigMap, as a user would write them\n"
             "  variables  SERVING_ROOT, BIND_ADDRESS, HF_HUB_OFFLINE, PYTHONPATH, and the paths of mounts\n"
-            "Its seconds are real ones: while it loads, simulated time runs on."
+            "Its seconds are real ones: while it loads and while it ends, simulated time runs no faster."
         )
+
+    def news(self) -> list[str]:
+        """Return what the pods' programs have said since this was asked last; vLLM's own lines stay in the log."""
+        found = []
+        for log in sorted(self._logs.glob(_LOGS)):
+            with log.open("rb") as file:
+                file.seek(self._read.get(log, 0))
+                whole, end, _ = file.read().rpartition(b"\n")
+                self._read[log] = self._read.get(log, 0) + len(whole + end)
+            _, _, pod = log.parent.name.partition("_")
+            lines = whole.decode(errors="replace").splitlines()
+            found += [f"pod {pod} says: {line[1]}" for line in map(_OWN_LINE.fullmatch, lines) if line]
+        return found
 
     def how_to_ask(self) -> str:
         """Return what to type for an answer of a pod."""

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.cluster.interface import ControlPlane
 from fakes.demo.__main__ import main_async
-from fakes.demo.serving import NoAnswer, find_route
+from fakes.demo.serving import NoAnswer, Serving, find_route
 from fakes.serving.process import descendants
 from tests.conftest import SCALE
 from tests.kube import clear, eventually
@@ -98,3 +98,21 @@ async def test_service_without_a_pod_that_is_ready_leads_nowhere(control_plane: 
             find_route(client, "empty")
     finally:
         client.request("DELETE", "/api/v1/namespaces/default/services/empty")
+
+
+async def test_what_the_program_in_a_pod_says_is_told_once_and_vllms_lines_are_not(tmp_path: Path) -> None:
+    serving = Serving(Path("/bin/false"), folder=tmp_path, logs=tmp_path / "logs")
+    log = serving.log_of("phi")
+    log.parent.mkdir(parents=True)
+    assert serving.news() == []
+
+    log.write_text(
+        "2026-01-01 10:00:00,000 INFO starting: vllm\n(APIServer pid=7) INFO 01-01 hello\n2026-01-01 1"
+    )
+    assert serving.news() == ["pod phi-0 says: starting: vllm"]
+    assert serving.news() == []
+
+    with log.open("a") as more:
+        more.write("0:00:09,123 INFO serving phi\n")
+    assert serving.news() == ["pod phi-0 says: serving phi"]
+    assert serving.last_words(1).splitlines()[1:] == ["2026-01-01 10:00:09,123 INFO serving phi"]
