@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from fakes.containers.spec import ConfigError, References
+from fakes.containers.spec import ConfigError, References, field_of
 from fakes.nodes.api import Object
 
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
@@ -15,12 +15,14 @@ _KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 async def fill(pod: Object, folder: Path, *, references: References) -> None:
     """Make the pod's volumes, each a directory in the folder: emptyDir, configMap, secret and projected.
 
+    Of what admission adds to every pod, the token is left out: nothing that runs here asks the API server.
+
     Raises ConfigError: of another kind, or what it is to hold is not there.
     """
     for volume in pod["spec"].get("volumes") or ():
         directory = folder / volume["name"]
         directory.mkdir(parents=True, exist_ok=True)
-        for path, data in (await _files(volume, references)).items():
+        for path, data in (await _files(pod, volume, references)).items():
             target = directory / path
             if ".." in target.parts or not target.is_relative_to(directory):
                 raise ConfigError(f"volume {volume['name']}: {path} lies outside of it")
@@ -28,7 +30,7 @@ async def fill(pod: Object, folder: Path, *, references: References) -> None:
             target.write_bytes(data)
 
 
-async def _files(volume: Object, references: References) -> Mapping[str, bytes]:
+async def _files(pod: Object, volume: Object, references: References) -> Mapping[str, bytes]:
     if "emptyDir" in volume:
         return {}
     if "configMap" in volume:
@@ -41,7 +43,10 @@ async def _files(volume: Object, references: References) -> Mapping[str, bytes]:
             found |= await _keys("secrets", source["secret"], source["secret"]["name"], references)
         elif "configMap" in source:
             found |= await _keys("configmaps", source["configMap"], source["configMap"]["name"], references)
-        else:
+        elif "downwardAPI" in source:
+            items = source["downwardAPI"].get("items") or ()
+            found |= {item["path"]: field_of(pod, item["fieldRef"]["fieldPath"]).encode() for item in items}
+        elif "serviceAccountToken" not in source:
             raise ConfigError(f"volume {volume['name']} is of a kind that is not known to this kubelet")
     return found
 

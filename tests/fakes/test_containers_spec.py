@@ -133,6 +133,9 @@ def test_unknown_reference_in_a_text_stays_as_it_is() -> None:
     assert expand("$(A) $(A.b) $ $(", {"A": "1"}) == "1 $(A.b) $ $("
 
 
+NAMESPACE: Object = {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}
+
+
 class TestVolumes:
     @staticmethod
     async def fill(folder: Path, references: References, **volume: Any) -> dict[str, str]:
@@ -154,6 +157,7 @@ class TestVolumes:
                 {"projected": {"sources": [{"secret": {"name": "keys"}}, {"configMap": {"name": "settings"}}]}},
                 {"HF_TOKEN": "hf_x", "LEVEL": "debug", "COLOUR": "blue"},
             ),
+            ({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, NAMESPACE]}}, {"ns": "default"}),
         ],
     )
     async def test_has_the_files_that_it_names(
@@ -171,7 +175,7 @@ class TestVolumes:
             ),
             ({"configMap": {"name": "settings", "items": [{"key": "LEVEL", "path": "../a"}]}}, "outside"),
             ({"hostPath": {"path": "/"}}, "of a kind that is not known"),
-            ({"projected": {"sources": [{"serviceAccountToken": {}}]}}, "of a kind that is not known"),
+            ({"projected": {"sources": [{"clusterTrustBundle": {}}]}}, "of a kind that is not known"),
         ],
     )
     async def test_that_cannot_be_made_is_told_of(

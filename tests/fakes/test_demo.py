@@ -106,9 +106,7 @@ async def test_what_the_program_in_a_pod_says_is_told_once_and_vllms_lines_are_n
     log.parent.mkdir(parents=True)
     assert serving.news() == []
 
-    log.write_text(
-        "2026-01-01 10:00:00,000 INFO starting: vllm\n(APIServer pid=7) INFO 01-01 hello\n2026-01-01 1"
-    )
+    log.write_text("2026-01-01 10:00:00,000 INFO starting: vllm\n(APIServer pid=7) INFO 01-01 hello\n2026-01-01 1")
     assert serving.news() == ["pod phi-0 says: starting: vllm"]
     assert serving.news() == []
 
