@@ -94,6 +94,9 @@ class Demo:
             self._tell(await self._serving.show_drain(self._client, name))
         await self._follow(lambda now: not (now.workspaces or now.claims or now.pools or now.nodes or now.pods))
         gone_at = self._at()
+        for config_map in others:
+            path = f"{_CONFIG_MAPS}/{config_map['metadata']['name']}"
+            await asyncio.to_thread(self._client.request, "DELETE", path)
         self._screen.settle()
         self._screen.say(
             f"Served at {endpoint}/v1 after {clock_text(ready_at)}, gone again after {clock_text(gone_at)} of "
