@@ -23,7 +23,7 @@ SERVING ?= simulated
 # Processes of `make chaos`.
 JOBS ?= 2
 
-.PHONY: help demo test lint types layers unit embedded real test-serving serving-environment conformance charts \
+.PHONY: help demo test lint types layers unit embedded real test-serving serving-environment conformance charts image \
   chaos chaos-processes control-plane karpenter-suite helm lock format clean
 
 help: ## show this list
@@ -72,6 +72,9 @@ conformance: $(READY) control-plane karpenter-suite ## of those, Karpenter's own
 
 charts: $(READY) control-plane helm ## of those, the tests of the charts alone
 	$(BIN)/pytest tests/charts
+
+image: $(READY) ## what the controllers' Dockerfile does, done in a folder twice and compared; no container runtime needed
+	@$(BIN)/python -m tests.image
 
 control-plane: $(READY) ## build kube-apiserver and the others once, about five minutes, then cached
 	@$(BIN)/python -m fakes.cluster --build-only

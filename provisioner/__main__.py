@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +13,11 @@ from provisioner import __version__
 from provisioner.commands.arguments import add_commands
 from provisioner.settings import ControllerSettings, SettingError, Settings, flag_of, load_as, source_of
 from provisioner.workspace.settings import WorkspaceSettings
+
+# As shells report a process that a signal has ended.
+_SIGNALLED: Final = 128
+
+_log: Final = logging.getLogger(__name__)
 
 _CONTROLLERS: Final[Mapping[str, type[ControllerSettings]]] = {"run": Settings, "workspace": WorkspaceSettings}
 
@@ -41,6 +48,9 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _run(settings: ControllerSettings) -> int:
+    # Until the controller takes signals itself, a second from here. As process 1 of a container it would not die of one
+    # that nobody handles, and be waited for in vain.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(_SIGNALLED + number))
     # Imported here: --help and a wrong setting need not wait for the Azure and Kubernetes clients.
     from kubernetes.aio.config import ConfigException
 
@@ -59,7 +69,10 @@ def _run(settings: ControllerSettings) -> int:
     except SettingError as error:
         return _refuse(str(error))
     except LeadershipLost as error:
-        print(f"provisioner: {error}", file=sys.stderr)
+        _log.error("another instance may act by now; ending", extra={"error": str(error)})
+        return 1
+    except Exception:  # noqa: BLE001 -- a defect, told as all else is: a collector takes lines, not tracebacks
+        _log.exception("the controller has died")
         return 1
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fakes.aks import FakeAks
 from fakes.azure.settings import Settings as AzureSettings
@@ -31,6 +32,12 @@ PACE: Mapping[str, str] = {
 }
 _LOG_TAIL = 20_000
 _CONTROL_PLANES: Mapping[str, Callable[[], ControlPlane]] = {"embedded": EmbeddedCluster, "real": RealCluster}
+
+
+# How long an example takes is the affair of the machine. Under CI Hypothesis has a profile of its own that says so too.
+if os.environ.get("CI") != "true":
+    settings.register_profile("unhurried", deadline=None)
+    settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:

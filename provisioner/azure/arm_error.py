@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from provisioner.redaction import redact
+
 # Characters. Longer bodies are no errors of ARM; the rest is not read.
 _MAX_BODY: Final = 65_536
 # A condition message holds 2048 characters and has our own words in front.
@@ -33,23 +35,6 @@ _CUT_CODE: Final = re.compile(r'"code"\s*:\s*"([\w.:-]{1,100})"')
 _CUT_MESSAGE: Final = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.){1,4000})')
 _TITLE: Final = re.compile(r"<title>\s*([^<]{1,200}?)\s*</title>", re.IGNORECASE)
 _AGAIN_AFTER: Final = re.compile(r"\b(?:try|retry) again (?:after|in) '?(\d{1,6})'? ?(?:s\b|sec)", re.IGNORECASE)
-
-_SECRETS: Final = (
-    # JSON web tokens, wherever they stand.
-    (re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){1,4}"), "(token)"),
-    (re.compile(r"\bbearer\s+[\w.~+/=-]{12,}", re.IGNORECASE), "Bearer (token)"),
-    (
-        re.compile(
-            r"\b(client_secret|client_assertion|assertion|access_token|refresh_token|password|sig|accountkey)"
-            r"(\"?\s*[=:]\s*\"?)[^\s&;\"',}]+",
-            re.IGNORECASE,
-        ),
-        r"\1\2(hidden)",
-    ),
-    (re.compile(r"(https?://)[^\s/@]{1,200}@"), r"\1"),
-    # Queries of signed URLs are secrets, all others are noise in a message.
-    (re.compile(r"(https?://[^\s?#\"'<>()\]]{1,1000})[?#][^\s\"'<>()\]]*"), r"\1"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +78,7 @@ def read_text(code: str, message: str) -> ArmError:
 def clean(text: str, *, limit: int = _MAX_TEXT) -> str:
     """Return the text on one line, without secrets and without the queries of URLs, cut to `limit` characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text[:_MAX_BODY]).split())
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+    text = redact(text)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

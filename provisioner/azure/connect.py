@@ -13,6 +13,7 @@ def connect(
     *,
     on_call: Callable[[CallRecord], None] | None = None,
     on_wait: Callable[[str, Wait], None] | None = None,
+    may_act: Callable[[], bool] | None = None,
 ) -> AzureSession:
     """Return a session that is yet to be entered. Raises SettingError where a cloud or an address is wrong."""
     try:
@@ -40,4 +41,5 @@ def connect(
         budget=Budget(share=settings.request_share),
         on_call=on_call,
         on_wait=on_wait,
+        may_act=may_act,
     )

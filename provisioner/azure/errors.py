@@ -57,6 +57,14 @@ class Postponed(ArmFailure):
         self.by_azure = wait.by_azure
 
 
+class Withheld(ArmFailure):
+    """A call that was not sent, for good: this process may not act any more, and is about to end."""
+
+    def __init__(self) -> None:
+        message = "Not sent: another instance of the controller may act by now."
+        super().__init__(Failure(kind=FailureClass.INTERNAL, message=message), outcome_unknown=False)
+
+
 def unusable(what: str, *, status: int | None = None) -> ArmFailure:
     """Return the failure for a response that was meant well but is not what ARM documents; `what` says how."""
     message = f"Azure's answer cannot be used, it is asked again: {what}."

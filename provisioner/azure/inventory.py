@@ -7,6 +7,7 @@ that was on its way at that moment does not know of it yet.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -99,6 +100,8 @@ class Inventory:
         # Of the last LIST that was sent and answered, whoever wanted it.
         self._sent_at = 0.0
         self._not_before = 0.0
+        # When the loop is to make its next LIST; before it runs, never.
+        self._due = math.inf
         self._rethink = asyncio.Event()
 
     def lookup(self, name: str) -> PoolState:
@@ -137,6 +140,11 @@ class Inventory:
     def failure(self) -> Failure | None:
         """Return why the last LIST failed, None where it did not."""
         return self._failure
+
+    @property
+    def overdue(self) -> float:
+        """Return for how many seconds the loop should have made the next LIST, 0 while it need not have."""
+        return max(0.0, self._clock() - self._due)
 
     @property
     def is_throttled(self) -> bool:
@@ -180,7 +188,9 @@ class Inventory:
             if wait.by_azure:
                 # Azure may have asked for a long pause, of others than the LIST too: claims that wait for it say so.
                 self._announce(self._set_failure(wait.failure))
-            await asyncio.sleep(wait.failure.retry_after or MIN_INTERVAL)
+            pause = wait.failure.retry_after or MIN_INTERVAL
+            self._due = self._clock() + pause
+            await asyncio.sleep(pause)
 
     async def _refresh(self) -> Postponed | None:
         # A wake from here on is about something that this LIST may have missed.
@@ -211,6 +221,7 @@ class Inventory:
 
         Between two LISTs `busy` is asked only when something was noted: whoever becomes busy otherwise calls `wake`.
         """
+        self._due = self._clock()
         while True:
             try:
                 await self.refresh()
@@ -290,7 +301,7 @@ class Inventory:
             self._rethink.clear()
             # Not before Azure wants it either, whoever's LIST it was that it has refused.
             due = max(after + self._interval() if until is None else until, self._not_before)
-            remaining = due - self._clock()
+            self._due, remaining = due, due - self._clock()
             if remaining <= 0:
                 return
             try:

@@ -6,6 +6,7 @@ them for a region's VM sizes holds the event loop for a second, and a plain dict
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -36,12 +37,14 @@ from provisioner.azure.errors import (
     CALL_ERRORS,
     ArmFailure,
     Postponed,
+    Withheld,
     classify,
     classify_response,
     outcome_unknown,
     status_unknown,
     unusable,
 )
+from provisioner.fencing import last_look
 
 __all__ = ["ArmResponse", "AzureSession", "AzureTarget", "CallRecord", "Credentials"]
 
@@ -55,6 +58,7 @@ MAX_PAGES: Final = 200
 # Characters. Longer bodies are parsed in a thread: 1,500 VM sizes are 5 MB and 60 ms.
 _LARGE: Final = 262_144
 _TOO_MANY: Final = 429
+_POOL: Final = re.compile(r"/agentPools/([^/?]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +87,21 @@ class AzureTarget:
 class CallRecord:
     """One finished call: `status` is None and `error` the exception's class where no response came.
 
-    `seconds` include getting a token where one was needed. `correlation_id` is what Azure support asks for, and
-    `request_id` is our own mark on the request.
+    `pool` is the agent pool that it is about, where it is about one. `seconds` include getting a token where one was
+    needed. `correlation_id` and `request_id` are what Azure's support asks for (x-ms-correlation-request-id and
+    x-ms-request-id of the response), `client_request_id` is our own mark on the request, x-ms-client-request-id: all
+    that there is where no response came.
     """
 
     operation: str
     method: str
+    pool: str
     status: int | None
     error: str
     seconds: float
     correlation_id: str
     request_id: str
+    client_request_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,8 @@ class AzureSession:
 
     Servers are trusted by OpenSSL's defaults as they are when the session opens (SSL_CERT_FILE and SSL_CERT_DIR replace
     them); HTTPS_PROXY and NO_PROXY are honoured. `on_call` is called after each call, `on_wait` with the operation of
-    each that was kept back by the budget; neither must block.
+    each that was kept back by the budget; neither must block. `may_act` is asked about each request before its first
+    byte is sent, after whatever was waited for: a token, a connection. Where it says no, the request is Withheld.
     """
 
     def __init__(
@@ -131,6 +140,7 @@ class AzureSession:
         on_call: Callable[[CallRecord], None] | None = None,
         budget: Budget | None = None,
         on_wait: Callable[[str, Wait], None] | None = None,
+        may_act: Callable[[], bool] | None = None,
     ) -> None:
         self.target = target
         self.cloud = cloud
@@ -139,6 +149,7 @@ class AzureSession:
         self._on_call = on_call
         self._budget = budget or Budget()
         self._on_wait = on_wait
+        self._may_act = may_act
         self._stack = AsyncExitStack()
         self._client: ContainerServiceClient | None = None
 
@@ -153,6 +164,7 @@ class AzureSession:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
                     trust_env=True,
+                    trace_configs=[last_look(self._look)],
                 )
             )
             transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=CONNECT_TIMEOUT)
@@ -195,7 +207,7 @@ class AzureSession:
             self._budget.continue_with(operation)
         else:
             self._ask_budget(operation, path)
-        request_id = str(uuid4())
+        mark = str(uuid4())
         # The SDK expects parameters that are quoted already.
         parameters = {name: quote(value, safe="") for name, value in (query or {}).items()}
         request = HttpRequest(method, path, params=parameters, headers=dict(headers or {}), json=body)
@@ -205,7 +217,7 @@ class AzureSession:
         try:
             async with asyncio.timeout(timeout):
                 # The body is read before this returns, inside of the time limit.
-                response = await self._client.send_request(request, request_id=request_id, read_timeout=timeout)
+                response = await self._client.send_request(request, request_id=mark, read_timeout=timeout)
         except CALL_ERRORS as error:
             outcome = type(error).__name__
             raise ArmFailure(
@@ -215,7 +227,21 @@ class AzureSession:
             outcome = type(error).__name__
             raise
         finally:
-            self._record(operation, method, response, outcome, time.monotonic() - started, request_id)
+            if self._on_call is not None:
+                headers = response.headers if response is not None else {}
+                self._on_call(
+                    CallRecord(
+                        operation=operation,
+                        method=method,
+                        pool=_pool(path),
+                        status=response.status_code if response is not None else None,
+                        error=outcome,
+                        seconds=time.monotonic() - started,
+                        correlation_id=headers.get("x-ms-correlation-request-id", ""),
+                        request_id=headers.get("x-ms-request-id", ""),
+                        client_request_id=mark,
+                    )
+                )
         try:
             accepted = _accepted(method, response, accept)
         except ArmFailure as error:
@@ -290,6 +316,11 @@ class AzureSession:
             transport=transport,
         )
 
+    def _look(self, _: str, path: str) -> None:
+        # Tokens, which come over the same transport, are anybody's.
+        if path.startswith("/subscriptions/") and self._may_act is not None and not self._may_act():
+            raise Withheld
+
     def _ask_budget(self, operation: str, path: str) -> None:
         wait = self._budget.admit(operation, path=path)
         if wait is not None:
@@ -297,28 +328,11 @@ class AzureSession:
                 self._on_wait(operation, wait)
             raise Postponed(wait)
 
-    def _record(
-        self,
-        operation: str,
-        method: str,
-        response: AsyncHttpResponse | None,
-        error: str,
-        seconds: float,
-        request_id: str,
-    ) -> None:
-        if self._on_call is not None:
-            headers = response.headers if response is not None else {}
-            self._on_call(
-                CallRecord(
-                    operation=operation,
-                    method=method,
-                    status=response.status_code if response is not None else None,
-                    error=error,
-                    seconds=seconds,
-                    correlation_id=headers.get("x-ms-correlation-request-id", ""),
-                    request_id=request_id,
-                )
-            )
+
+def _pool(path: str) -> str:
+    """Return the agent pool that a path is about, empty where it is about none."""
+    match = _POOL.search(path)
+    return unquote(match[1]) if match else ""
 
 
 def _accepted(method: str, response: AsyncHttpResponse, accept: Collection[int]) -> ArmResponse:

@@ -75,6 +75,7 @@ def add_commands(commands: Any) -> None:
     _add_quota(commands)
     _add_plan(commands)
     _add_status(commands)
+    _add_version(commands)
 
 
 def _add_skus(commands: Any) -> None:
@@ -154,6 +155,17 @@ def _add_status(commands: Any) -> None:
     parser.add_argument("--wide", action="store_true", help="whole messages, however long")
     _add_output(parser)
     _add_settings(parser, STATUS)
+
+
+def _add_version(commands: Any) -> None:
+    parser = _parser(
+        commands,
+        "version",
+        "show the version, the commit it was built from, Python and the main libraries",
+        usage="[-o json|yaml]",
+        epilog="",
+    )
+    _add_output(parser)
 
 
 def _parser(commands: Any, name: str, summary: str, *, usage: str, epilog: str) -> argparse.ArgumentParser:

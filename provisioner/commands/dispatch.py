@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from provisioner.azure.errors import ArmFailure
-from provisioner.commands import output, plan, quota, skus, status
+from provisioner.commands import output, plan, quota, skus, status, version
 from provisioner.commands.exits import Exit, Trouble
 from provisioner.kube.access import ConfigException
 from provisioner.kube.errors import KubeError
@@ -20,6 +20,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "quota": quota.run,
     "plan": plan.run,
     "status": status.run,
+    "version": version.run,
 }
 _NOT_FOUND: Final = 404
 

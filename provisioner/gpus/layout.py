@@ -88,14 +88,15 @@ def _on(facts: ModelFacts, *, nodes: int, gpus: int, memory_gib: float, context:
         found = _layout(facts, tensor, pipeline, nodes=nodes, gpus=gpus, memory_gib=memory_gib, context=context)
         if found is not None:
             return found
-    least = need(facts, tensor_parallel=tensor, pipeline_parallel=nodes * (gpus // tensor), context=context)
+    stages = nodes * (gpus // tensor)
+    least = need(facts, tensor_parallel=tensor, pipeline_parallel=stages, context=context, memory_gib=memory_gib)
     return TooLarge(nodes=nodes, missing_gib=max(least.total - usable(memory_gib), 0.0) / GIB)
 
 
 def _layout(
     facts: ModelFacts, tensor: int, pipeline: int, *, nodes: int, gpus: int, memory_gib: float, context: int
 ) -> Layout | None:
-    held = need(facts, tensor_parallel=tensor, pipeline_parallel=pipeline, context=context)
+    held = need(facts, tensor_parallel=tensor, pipeline_parallel=pipeline, context=context, memory_gib=memory_gib)
     if held.total > usable(memory_gib):
         return None
     return Layout(

@@ -72,7 +72,8 @@ class ObjectRef:
 
 
 class EventRecorder:
-    """Writes Events in tasks of its own. Use as `async with`: leaving flushes, for `FLUSH_TIMEOUT` at most.
+    """Writes Events in tasks of its own. Use as `async with`: leaving flushes, for `FLUSH_TIMEOUT` at most, unless by
+    an exception.
 
     The name of an Event follows from object, reason and message: the same said again, by this process or by the one
     after a restart, counts up the Event that is there. What is said about one object is written by one worker, so that
@@ -102,7 +103,8 @@ class EventRecorder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        # An exception ends the process: what there was to say is not waited for, least of all where it may not be said.
+        await self.close(timeout=FLUSH_TIMEOUT if kind is None else 0.0)
 
     def record(self, regarding: ObjectRef, *, type: EventType, reason: str, message: str) -> None:  # noqa: A002
         """Say something about an object. Returns at once; what was said within `DEDUPE_WINDOW` is dropped."""

@@ -67,6 +67,7 @@ class LeaderElection:
         # carried out, which is later. When it was answered may be later still, and would promise too much.
         self._renewed = 0.0
         self._is_leader = False
+        self._heard_at: float | None = None
         gauge = metrics.gauge(
             "leader_election_master_status", text="1 where this instance acts, 0 where it waits.", labels=("name",)
         )
@@ -77,6 +78,24 @@ class LeaderElection:
         """Tell whether this instance acts."""
         return self._is_leader
 
+    @property
+    def may_act(self) -> bool:
+        """Tell whether the Lease cannot be another's yet: by the clock, for whoever cannot wait to be told.
+
+        `keep` finds out a few turns of the event loop later, after whatever else was due in a process that was stopped.
+        """
+        return self._is_leader and self._left() > 0
+
+    @property
+    def overstayed(self) -> float:
+        """Return for how many seconds the Lease that was ours has been lost, 0 where it has not been."""
+        return max(0.0, -self._left()) if self._renewed else 0.0
+
+    @property
+    def heard_at(self) -> float | None:
+        """Return when the API server last answered about the Lease (loop time), None before it ever has."""
+        return self._heard_at
+
     async def acquire(self, stop: asyncio.Event) -> bool:
         """Wait until the Lease is ours. Returns False where we were stopped meanwhile."""
         told = ""
@@ -86,6 +105,7 @@ class LeaderElection:
             try:
                 async with asyncio.timeout(_ATTEMPT):
                     is_ours = await self._try()
+                self._heard_at = loop.time()
             except (KubeError, TimeoutError) as error:
                 _log.warning("the Lease cannot be had", extra={"lease": self._name, "error": str(error)})
             else:
@@ -187,7 +207,7 @@ class LeaderElection:
         except (KubeError, TimeoutError) as error:
             _log.warning("the Lease was not renewed", extra={"lease": self._name, "error": str(error)})
         else:
-            self._renewed = started
+            self._renewed, self._heard_at = started, asyncio.get_running_loop().time()
 
     async def _write(self, spec: dict[str, Any]) -> None:
         """Write the Lease that is ours. Raises LeadershipLost where it is ours no more."""

@@ -8,7 +8,7 @@ Time is the event loop's, so that a loop with a virtual clock drives it. Not thr
 
 import asyncio
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
 from provisioner.kube.metrics import Registry
@@ -126,6 +126,17 @@ class WorkQueue(Generic[Key]):
         self._metrics.worked.observe(asyncio.get_running_loop().time() - started, name=self._metrics.name)
         if key in self._added_at and not self._closed:
             self._put(key)
+
+    @property
+    def name(self) -> str:
+        """Return what its metrics are labelled with."""
+        return self._metrics.name
+
+    def under_way(self) -> Iterator[tuple[Key, float]]:
+        """Return the keys that workers are at, and for how many seconds."""
+        now = asyncio.get_running_loop().time()
+        for key, started in self._started_at.items():
+            yield key, now - started
 
     def shutdown(self) -> None:
         """Let every `get`, waiting or to come, return None. What is queued is dropped: a restart sees it all again."""

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -11,6 +11,7 @@ import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
+from provisioner.fencing import last_look
 from provisioner.kube.access import ConfigException, load_configuration
 from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable, Unserved
 
@@ -25,6 +26,7 @@ REQUEST_TIMEOUT: Final = 30.0
 # A broken connection says little about the server: a kept-alive one may have been cut long ago, an API server behind
 # the load balancer been replaced. Three attempts within 0.3 s; a server that is away takes longer than a read may.
 _READ_ATTEMPTS: Final = 3
+_WRITES: Final = ("POST", "PUT", "PATCH", "DELETE")
 # Characters of an answer that is not a Status object, a proxy's error page for instance.
 _MAX_FOREIGN_MESSAGE: Final = 256
 # What an API server says of a path under a group that it serves. Where it does not serve the group either, it answers
@@ -61,14 +63,26 @@ class Requests(Protocol):
 class Transport:
     """The connection. Use as `async with`; one instance serves any number of concurrent calls."""
 
-    def __init__(self, *, request_timeout: float = REQUEST_TIMEOUT, user_agent: str = "gpu-provisioner") -> None:
-        """Take the limit of one call in seconds, body included."""
+    def __init__(
+        self,
+        *,
+        request_timeout: float = REQUEST_TIMEOUT,
+        user_agent: str = "gpu-provisioner",
+        may_act: Callable[[], bool] | None = None,
+    ) -> None:
+        """Take the limit of one call in seconds, body included, and what is asked before anything that writes is sent.
+
+        It is asked at the last moment, after a connection was waited for; where it says no, the call is Unavailable.
+        """
         self._timeout = request_timeout
         self._user_agent = user_agent
+        self._may_act = may_act
         self._client: Any = None
 
     async def __aenter__(self) -> Self:
-        self._client = ApiClient(configuration=await load_configuration())
+        configuration = await load_configuration()
+        configuration.trace_configs = [last_look(self._look)]
+        self._client = ApiClient(configuration=configuration)
         self._client.user_agent = self._user_agent
         return self
 
@@ -115,6 +129,10 @@ class Transport:
             self._client.configuration.api_key = renewed.api_key
             self._client.configuration.refresh_api_key_hook = renewed.refresh_api_key_hook
         return await self._send(method, path, query=query, body=body, content_type=content_type)
+
+    def _look(self, method: str, path: str) -> None:
+        if method in _WRITES and self._may_act is not None and not self._may_act():
+            raise Unavailable(f"{method} {path}: not sent, another instance may hold the Lease by now")
 
     async def _send(
         self,

@@ -38,6 +38,7 @@ _REQUEST_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 2.0
 _CONNECT_TIMEOUT: Final = 10.0
 _CHECK_INTERVAL: Final = 30.0
+_SIGN_INTERVAL: Final = 5.0
 _KOPF_LOGGERS: Final = {
     "kopf": logging.WARNING,
     "kopf._core.reactor.running": logging.ERROR,
@@ -75,19 +76,27 @@ class Watched:
         return "." not in self.group
 
 
-async def run_watch(kinds: Sequence[Watched], *, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+async def run_watch(
+    kinds: Sequence[Watched],
+    *,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
     """Watch those kinds until `stop` is set. `ready` is set once kopf has started.
+
+    `alive` is called every few seconds in the loop that awaits this, as long as kopf's own loop turns.
 
     A kind whose CRD is missing is watched as soon as it is installed. Raises what kopf dies of: no access to the
     cluster, or an answer to a watch that no repetition helps.
     """
-    await _Watch(kinds, ready).run(stop)
+    await _Watch(kinds, ready=ready, alive=alive).run(stop)
 
 
 class _Watch:
     """One life of kopf in its thread."""
 
-    def __init__(self, kinds: Sequence[Watched], ready: asyncio.Event | None) -> None:
+    def __init__(self, kinds: Sequence[Watched], *, ready: asyncio.Event | None, alive: Callable[[], None]) -> None:
         self._home = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._home.create_future()
         # Looked at even where nobody waits any more for the end of kopf, or asyncio complains of it in the log: after
@@ -95,6 +104,7 @@ class _Watch:
         self._ended.add_done_callback(asyncio.Future.exception)
         self._kinds = tuple(kinds)
         self._ready = ready
+        self._alive = alive
         self._lock = threading.Lock()
         self._stopping = False
         self._stop_kopf: Callable[[], object] | None = None
@@ -144,6 +154,13 @@ class _Watch:
     async def _operate(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_stray_error)
+        signs = asyncio.create_task(self._give_signs())
+        try:
+            await self._live(loop)
+        finally:
+            signs.cancel()
+
+    async def _live(self, loop: asyncio.AbstractEventLoop) -> None:
         async with Transport() as transport:
             again = True
             while again:
@@ -168,6 +185,13 @@ class _Watch:
                     check.cancel()
                     with self._lock:
                         self._stop_kopf = None
+
+    async def _give_signs(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            # Whoever waited may have gone home, see `run`.
+            while True:
+                self._home.call_soon_threadsafe(self._alive)
+                await asyncio.sleep(_SIGN_INTERVAL)
 
     async def _stop_at_a_missed_kind(self, stop: asyncio.Event, *, transport: Transport, insights: Insights) -> None:
         """Stop kopf once a kind is served and kopf does not see it.

@@ -21,6 +21,7 @@ from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.store import Store
 from provisioner.kube.watch import Watched
+from provisioner.kube.watchdog import stuck_workers
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.azure_requests import AzureRequests
@@ -48,6 +49,8 @@ from provisioner.settings import Settings
 # Only the API server's refusals are retried by the queue, Azure's have a policy of their own. An API server is back
 # within minutes, and nobody wants claims to wait on longer than it was away.
 _RETRY_CAP: Final = 30.0
+# Seconds: ten times what a LIST may take.
+_STUCK_LIST: Final = 300.0
 
 
 class Assembly:
@@ -238,6 +241,13 @@ class Assembly:
         for claim in self.store.claims:
             if claim.is_managed and claim.provider_id:
                 yield from self.store.nodes_by_provider_id(claim.provider_id)
+
+    def stuck(self) -> Iterable[str]:
+        """Return what goes on no more and only a restart makes go on again."""
+        yield from stuck_workers(self.queue)
+        yield from self.evictions.stuck()
+        if (overdue := self.inventory.overdue) > _STUCK_LIST:
+            yield f"the LIST of agent pools is overdue for {overdue:.0f} s"
 
     def unready(self) -> Iterable[str]:
         """Return why the controller cannot do its work yet."""

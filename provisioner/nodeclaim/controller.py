@@ -19,6 +19,7 @@ from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
 from provisioner.kube.reconciles import Reconciles
 from provisioner.kube.store import Store
+from provisioner.logs import bound
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Ask, Asks
@@ -83,7 +84,7 @@ class Controller:
         """Handle keys until the queue is shut down. Several of these run side by side."""
         self._reconciles.add_worker()
         while (key := await self._queue.get()) is not None:
-            with self._reconciles.one() as look:
+            with self._reconciles.one() as look, bound(**self._fields(key)):
                 try:
                     await self._handle(key)
                 except KubeError as error:
@@ -92,12 +93,20 @@ class Controller:
                 except Exception:  # noqa: BLE001 -- logged with its traceback, counted and retried
                     # A defect in the handling of one claim must not end the work for all others.
                     look.has_failed = True
-                    _log.exception("reconcile failed", extra={"kind": key[0], "claim": key[1]})
+                    _log.exception("reconcile failed")
                     self._queue.retry(key)
                 else:
                     self._queue.forget(key)
                 finally:
                     self._queue.done(key)
+
+    def _fields(self, key: Key) -> dict[str, str]:
+        """Return what each line about the key is to carry."""
+        kind, name = key
+        if kind != names.NODECLAIM_KIND:
+            return {"node" if kind == NODE_KIND else "node_class": name}
+        claim = self._store.claim(name)
+        return {"claim": name, "agent_pool": claim.agent_pool if claim is not None else ""}
 
     async def _handle(self, key: Key) -> None:
         kind, name = key
@@ -197,8 +206,7 @@ class Controller:
         )
 
     async def _recover(self, key: Key, error: KubeError) -> None:
-        kind, name = key
-        if kind != names.NODECLAIM_KIND:
+        if key[0] != names.NODECLAIM_KIND:
             # The watch brings the newer object; nothing hangs on it.
             self._queue.retry(key)
         elif isinstance(error, Gone) and not isinstance(error, Unserved):
@@ -213,7 +221,7 @@ class Controller:
             level, pause = logging.WARNING, 0.0
             if isinstance(error, Unavailable):
                 level, pause = logging.INFO, error.retry_after or 0.0
-            _log.log(level, "API server refused", extra={"kind": kind, "claim": name, "error": str(error)})
+            _log.log(level, "API server refused", extra={"error": str(error)})
             self._queue.retry(key, at_least=pause)
 
     async def _reread(self, key: Key) -> None:
@@ -234,7 +242,7 @@ class Controller:
                 else:
                     self._store.remove_node(node.name, uid=node.uid)
         except KubeError as error:
-            _log.info("claim not read again", extra={"claim": name, "error": str(error)})
+            _log.info("claim not read again", extra={"error": str(error)})
             self._queue.retry(key)
 
 

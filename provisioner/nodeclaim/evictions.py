@@ -7,7 +7,7 @@ tried. A restart forgets it, and the first look after it says it all anew.
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from provisioner.kube.errors import Conflict, Gone, KubeError, Unavailable
 from provisioner.kube.events import EventRecorder, ObjectRef
 from provisioner.kube.metrics import Registry
 from provisioner.kube.queue import WorkQueue
+from provisioner.kube.watchdog import stuck_workers
 from provisioner.nodeclaim.node_metrics import NodeMetrics
 from provisioner.nodeclaim.view import Eviction
 
@@ -129,6 +130,10 @@ class Evictions:
         """Return by the pod's UID why pods of the Node could not be made to go when that was last tried."""
         wishes = self._wishes.get(node_name, {})
         return {uid: wish.blocked for uid, wish in wishes.items() if wish.blocked}
+
+    def stuck(self) -> Iterator[str]:
+        """Return the pods that a worker has been at for longer than any request takes."""
+        return stuck_workers(self._queue)
 
     async def run(self) -> None:
         """Ask for what is wanted, until cancelled."""

@@ -5,6 +5,7 @@ that belong to another model.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _NOT_SERVED: Final = {
 }
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _PART: Final = re.compile(r"\.(?P<module>\w+)\.lora_(?P<half>[AB])(?:\.default)?\.weight$")
+_PREFIX: Final = "base_model.model."
 # What reads the model's hidden state, and what writes it.
 _READS_HIDDEN: Final = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
 _WRITES_HIDDEN: Final = frozenset({"o_proj", "down_proj"})
@@ -104,12 +106,18 @@ def _config(directory: Path) -> Mapping[str, Any]:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise Unusable(f"it is of type {kind!s:.40}: only LORA is served")
-    alpha = config.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+    if not _is_number(config.get("lora_alpha")):
         raise Unusable("its lora_alpha is no number")
+    alphas = config.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict) or not all(map(_is_number, alphas.values())):
+        raise Unusable("its alpha_pattern is no map of numbers")
     if not config.get("target_modules") and not config.get("target_parameters"):
         raise Unusable("it has no target_modules")
     return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _rank(config: Mapping[str, Any]) -> int:
@@ -123,6 +131,18 @@ def _rank(config: Mapping[str, Any]) -> int:
     except Problem as problem:
         raise Unusable(f"its {problem}") from problem
     return largest
+
+
+def _rank_of(module: str, config: Mapping[str, Any]) -> int:
+    """Return the rank that a module has by the first pattern for it, as PEFT and vLLM choose it."""
+    for pattern, rank in (config.get("rank_pattern") or {}).items():
+        try:
+            matches = re.match(rf"(.*\.)?({pattern})$", module.removeprefix(_PREFIX))
+        except re.error as error:
+            raise Unusable(f"its rank_pattern has {pattern[:80]!r}, which is no expression: {error}") from error
+        if matches:
+            return int(rank)
+    return int(config["r"])
 
 
 def _check_features(config: Mapping[str, Any]) -> None:
@@ -147,8 +167,10 @@ def _check_shapes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], base
             continue
         found = True
         inner, outer = tensor.shape if part["half"] == "A" else reversed(tensor.shape)
-        if not config.get("rank_pattern") and inner != config["r"]:
-            raise Unusable(f"{name[:120]} is of rank {inner}, its {CONFIG} says {config['r']}")
+        rank = _rank_of(name[: part.start("half") - len(".lora_")], config)
+        # All experts of a layer may have one matrix, in which each has its own part of that rank.
+        if inner != rank and "expert" not in name:
+            raise Unusable(f"{name[:120]} is of rank {inner}, its {CONFIG} says {rank}")
         if any(tower in name for tower in _OTHER_TOWERS):
             continue
         layer = _LAYER.search(name)

@@ -165,11 +165,15 @@ def _note(note: Path, answer: aiohttp.ClientResponse) -> None:
 
 
 async def _write(answer: aiohttp.ClientResponse, part: Path, *, mode: str, left: int) -> None:
+    # What is said beforehand to be too much is not begun with; not all servers say it.
+    too_large = f"the data is larger than {LARGEST >> 30} GiB"
+    if (answer.content_length or 0) > left:
+        raise Problem(too_large)
     with part.open(mode) as file:
         async for chunk in answer.content.iter_chunked(_CHUNK):
             left -= len(chunk)
             if left < 0:
-                raise Problem(f"the data is larger than {LARGEST >> 30} GiB")
+                raise Problem(too_large)
             await asyncio.to_thread(file.write, chunk)
 
 

@@ -184,13 +184,14 @@ def _check_memory(
     except UnusableConfig as error:
         notes.append(f"memory is not reckoned: {error}")
         return
+    smallest = min(gpus)
     wanted = need(
         facts,
         tensor_parallel=environment.tensor_parallel,
         pipeline_parallel=environment.pipeline_parallel,
         context=environment.max_model_len or LEAST_CONTEXT,
+        memory_gib=smallest,
     )
-    smallest = min(gpus)
     if wanted.total > smallest * GIB * float(environment.gpu_memory_utilization):
         notes.append(
             f"about {wanted.total / GIB:.1f} GiB are needed of each GPU, which has {smallest:.1f} GiB: it may not fit"

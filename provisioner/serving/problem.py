@@ -20,8 +20,12 @@ def one_line(text: str) -> str:
 
 
 def write_termination_message(path: Path, text: str) -> None:
-    """Write what Kubernetes shows as the reason of the container's end; not being able to is no reason to fail."""
+    """Write what Kubernetes shows as the reason of the container's end; not being able to is no reason to fail.
+
+    Without a text nothing is in the file, so that Kubernetes shows the end of the log instead.
+    """
+    line = one_line(text)
     try:
-        path.write_text(one_line(text) + "\n", encoding="utf-8")
+        path.write_text(f"{line}\n" if line else "", encoding="utf-8")
     except OSError:
         return

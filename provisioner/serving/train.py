@@ -8,15 +8,18 @@ import json
 import logging
 import os
 import signal
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from provisioner.serving import training_config, training_data
+from provisioner.serving.adapters import WEIGHTS
 from provisioner.serving.environment import TuneEnvironment
 from provisioner.serving.places import Places
 from provisioner.serving.problem import Problem
 from provisioner.serving.training_config import TrainingConfig
+from provisioner.serving.weights import read_header
 
 _log: Final = logging.getLogger(__name__)
 CHECKPOINTS: Final = "checkpoints"
@@ -42,13 +45,27 @@ def run(environment: TuneEnvironment, *, places: Places) -> None:
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """Return the checkpoint with the most steps that is whole: its state is what is written last."""
+    """Return the checkpoint with the most steps that is whole."""
     found = {
         int(path.name.removeprefix("checkpoint-")): path
         for path in (directory.glob("checkpoint-*") if directory.is_dir() else ())
-        if path.name.removeprefix("checkpoint-").isdecimal() and (path / "trainer_state.json").is_file()
+        if path.name.removeprefix("checkpoint-").isdecimal()
     }
-    return found[max(found)] if found else None
+    return next((found[steps] for steps in sorted(found, reverse=True) if _is_whole(found[steps])), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Tell whether all of a checkpoint was written.
+
+    Its state comes last, but a program can be killed while it writes that, and a Node that went may leave files cut
+    short. To begin with such a one would fail at each start.
+    """
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        read_header(checkpoint / WEIGHTS)
+        return all(zipfile.is_zipfile(path) for path in checkpoint.glob("*.pt"))
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def progress_of(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +196,9 @@ def _callback(transformers: Any, progress: Path) -> Any:
             if state.is_world_process_zero:
                 told = progress_of(vars(state))
                 _log.info("step %(step)d of %(steps)d (%(percent)s %%), loss %(loss)s", told)
-                progress.write_text(json.dumps(told) + "\n", encoding="utf-8")
+                # Whoever reads it meanwhile must not find half of it.
+                temporary = progress.with_suffix(".new")
+                temporary.write_text(json.dumps(told) + "\n", encoding="utf-8")
+                temporary.replace(progress)
 
     return Watch()

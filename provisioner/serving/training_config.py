@@ -132,13 +132,20 @@ def _quantization(given: Mapping[str, Any], *, method: str, file: str) -> dict[s
 
 def _training(given: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     arguments = {**_TRAINING, **given}
-    if arguments.get("save_strategy", "no") == "no":
-        arguments |= {"save_strategy": "steps", "save_steps": _SAVE_STEPS}
-        notes.append(f"a checkpoint is written every {_SAVE_STEPS} steps, to go on from")
-    arguments.setdefault("save_total_limit", 2)
     if "evaluation_strategy" in arguments:
         # As transformers called it once.
         arguments["eval_strategy"] = arguments.pop("evaluation_strategy")
+    for name in ("save_strategy", "eval_strategy", "logging_strategy"):
+        if arguments.get(name) is False:
+            # What YAML makes of a bare no.
+            arguments[name] = "no"
+    if arguments.get("save_strategy") == "no":
+        notes.append("TrainingArguments.save_strategy: no has no effect: there must be a checkpoint to go on from")
+        del arguments["save_strategy"]
+    arguments.setdefault("save_strategy", "steps")
+    if arguments["save_strategy"] == "steps":
+        arguments.setdefault("save_steps", _SAVE_STEPS)
+    arguments.setdefault("save_total_limit", 2)
     if "max_seq_length" in arguments:
         arguments["max_length"] = arguments.pop("max_seq_length")
     return arguments

@@ -109,7 +109,9 @@ async def _train(command: Sequence[str], places: Places, variables: Mapping[str,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    child = await Child.start(command, environment=variables, on_line=words.read)
+    # Bars that redraw themselves are nothing for a log, and what is not written at once is lost with a killed program.
+    environment = {"TQDM_DISABLE": "1", **variables, "PYTHONUNBUFFERED": "1"}
+    child = await Child.start(command, environment=environment, on_line=words.read)
     running, asked = asyncio.create_task(child.wait()), asyncio.create_task(ending.wait())
     try:
         await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)

@@ -19,6 +19,7 @@ from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Unavai
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Kind, Objects
 from provisioner.kube.queue import WorkQueue
+from provisioner.logs import bound
 from provisioner.placement.size import Sizes
 from provisioner.workspace import references
 from provisioner.workspace.actuator import Actuator
@@ -212,22 +213,27 @@ class Controller:
         """Handle keys until the queue is shut down. Several of these run side by side."""
         while (key := await self._queue.get()) is not None:
             started = time.perf_counter()
-            result = "success"
+            result = "error"
             try:
-                await self._handle(key)
-            except KubeError as error:
-                result = "error"
-                await self._recover(key, error)
-            except Exception:  # noqa: BLE001 -- logged with its traceback, counted and retried
-                result = "error"
-                _log.exception("reconcile failed", extra={"workspace": key})
-                self._queue.retry(key)
-            else:
-                self._queue.forget(key)
+                with bound(workspace=key):
+                    result = await self._look(key)
             finally:
                 self._queue.done(key)
                 self._results.inc(controller=_CONTROLLER, result=result)
                 self._seconds.observe(time.perf_counter() - started, controller=_CONTROLLER)
+
+    async def _look(self, key: str) -> str:
+        try:
+            await self._handle(key)
+        except KubeError as error:
+            await self._recover(key, error)
+        except Exception:  # noqa: BLE001 -- logged with its traceback, counted and retried
+            _log.exception("reconcile failed")
+            self._queue.retry(key)
+        else:
+            self._queue.forget(key)
+            return "success"
+        return "error"
 
     async def _handle(self, key: str) -> None:
         workspace = self._store.workspaces.items.get(key)
@@ -316,7 +322,7 @@ class Controller:
         pause = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
         level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
         hint = " Check the controller's ClusterRole." if isinstance(error, Forbidden) else ""
-        _log.log(level, "API server refused.%s", hint, extra={"workspace": key, "error": str(error)})
+        _log.log(level, "API server refused.%s", hint, extra={"error": str(error)})
         self._queue.retry(key, at_least=pause)
 
     async def _reread(self, key: str) -> None:
@@ -339,7 +345,7 @@ class Controller:
                 else:
                     self._store.nodes.remove(node.name, node.uid)
         except KubeError as error:
-            _log.info("Workspace not read again", extra={"workspace": key, "error": str(error)})
+            _log.info("Workspace not read again", extra={"error": str(error)})
 
 
 async def run_workers(controller: Controller, *, count: int) -> None:

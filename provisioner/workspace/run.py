@@ -3,24 +3,26 @@
 import asyncio
 import logging
 import random
-import signal
 import socket
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Final
 
 from provisioner.apis import names
+from provisioner.kube.build_info import publish_build
 from provisioner.kube.errors import Gone, KubeError
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.health import HealthServer
-from provisioner.kube.leading import leading
+from provisioner.kube.leading import Leadership
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Objects
 from provisioner.kube.queue import WorkQueue
-from provisioner.kube.running import background, first_lists, keep_watching, served
+from provisioner.kube.running import background, first_lists, keep_watching, served, stop_on_signals, working
 from provisioner.kube.transport import Transport
 from provisioner.kube.watch import Watched
+from provisioner.kube.watchdog import Watchdog, stuck_workers
 from provisioner.placement.sizes import KnownSizes, NothingListed
 from provisioner.workspace.actuator import Actuator
 from provisioner.workspace.controller import Controller, run_workers
@@ -42,15 +44,18 @@ async def run(settings: WorkspaceSettings) -> None:
     Raises ConfigException (kubernetes) without usable access to a cluster, SettingError where a port is taken,
     LeadershipLost where another instance has taken over.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
+    metrics = Registry()
+    publish_build(metrics)
     async with AsyncExitStack() as stack:
-        transport = await stack.enter_async_context(Transport())
-        kube = KubeGateway(transport=transport)
-        recorder = await stack.enter_async_context(EventRecorder(kube, clock=_now, instance=socket.gethostname()))
-        parts = _Parts(settings, objects=Objects(transport), recorder=recorder)
+        # The Lease has connections of its own: its renewal must not wait until others are free.
+        leases = Objects(await stack.enter_async_context(Transport()))
+        leadership = Leadership(settings, objects=leases, name=LEASE_NAME, now=_now, metrics=metrics)
+        fenced = await stack.enter_async_context(Transport(may_act=leadership.may_act))
+        recorder = await stack.enter_async_context(
+            EventRecorder(KubeGateway(transport=fenced), clock=_now, instance=socket.gethostname())
+        )
+        parts = _Parts(settings, objects=Objects(fenced), leadership=leadership, recorder=recorder, metrics=metrics)
         stack.push_async_callback(parts.hub.close)
         await parts.run(stop)
 
@@ -62,10 +67,20 @@ def _now() -> datetime:
 class _Parts:
     """The parts and how they hang together."""
 
-    def __init__(self, settings: WorkspaceSettings, *, objects: Objects, recorder: EventRecorder) -> None:
+    def __init__(
+        self,
+        settings: WorkspaceSettings,
+        *,
+        objects: Objects,
+        leadership: Leadership,
+        recorder: EventRecorder,
+        metrics: Registry,
+    ) -> None:
         self._settings = settings
-        self._objects = objects
-        self._metrics = Registry()
+        self._leadership = leadership
+        self._watchdog = Watchdog()
+        self._recorder = recorder
+        self._metrics = metrics
         self._store = Store()
         rng = random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._queue: WorkQueue[str] = WorkQueue(rng=rng, retry_cap=_RETRY_CAP, name="workspace", metrics=self._metrics)
@@ -89,37 +104,36 @@ class _Parts:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then let the steps in flight end."""
-        settings, controller = self._settings, self._controller
-        is_waiting = settings.leader_election
-
-        def unready() -> tuple[str, ...]:
-            if is_waiting or self._store.synced:
-                return ()
-            return ("Workspaces and Nodes have not been listed yet; is the Workspace CRD installed?",)
-
+        settings, leadership = self._settings, self._leadership
         health = HealthServer(
             host=settings.bind_address,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
-            live=lambda: (),
-            ready=unready,
+            live=lambda: (*leadership.stuck(), *self._watchdog.reasons(), *stuck_workers(self._queue)),
+            # Whoever waits for its turn is ready for that.
+            ready=lambda: leadership.unready() if leadership.is_waiting else self._unready(),
             metrics=self._metrics,
         )
-        lead = leading(settings, objects=self._objects, name=LEASE_NAME, stop=stop, now=_now, metrics=self._metrics)
-        async with served(health), lead as is_leader:
-            is_waiting = False
-            if not is_leader or not await first_lists(controller.synchronise, kind=names.WORKSPACE_KIND, stop=stop):
-                return
-            workers = asyncio.create_task(run_workers(controller, count=settings.workers))
+        async with served(health), leadership.acting(stop) as is_leader:
+            if is_leader:
+                await self._act(stop)
+                # Before the Lease is let go: whoever has it next is not to find us writing.
+                await self._recorder.close()
+
+    def _unready(self) -> Iterable[str]:
+        if not self._store.synced:
+            yield "Workspaces and Nodes have not been listed yet; is the Workspace CRD installed?"
+
+    async def _act(self, stop: asyncio.Event) -> None:
+        settings, controller = self._settings, self._controller
+        if not await first_lists(controller.synchronise, kind=names.WORKSPACE_KIND, stop=stop):
+            return
+        workers = run_workers(controller, count=settings.workers)
+        async with working(workers, shut_down=self._queue.shutdown, seconds=_DRAIN_SECONDS):
             async with background(self._resync()):
                 _log.info("controller started", extra={"serving_image": settings.serving_image})
-                await keep_watching(self._watched(), stop=stop)
+                await keep_watching(self._watched(), stop=stop, watchdog=self._watchdog)
             _log.info("controller stopping")
-            self._queue.shutdown()
-            done, _ = await asyncio.wait([workers], timeout=_DRAIN_SECONDS)
-            if not done:
-                workers.cancel()
-                await asyncio.wait([workers])
 
     async def _resync(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """A session to a fake Azure over TLS, for the tests of the Azure gateway."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,12 @@ class Bench:
     credentials: Credentials
     records: list[CallRecord]
 
-    def session(self, target: AzureTarget | None = None, credentials: Credentials | None = None) -> AzureSession:
+    def session(
+        self,
+        target: AzureTarget | None = None,
+        credentials: Credentials | None = None,
+        may_act: Callable[[], bool] | None = None,
+    ) -> AzureSession:
         return AzureSession(
             target or self.target,
             cloud=cloud_for("custom", endpoint=self.azure.endpoint, authority=f"{self.azure.endpoint}/"),
@@ -44,6 +49,7 @@ class Bench:
             on_call=self.records.append,
             # This Azure's time flies, and with it its limits.
             budget=Budget(share=self.azure.settings.scale),
+            may_act=may_act,
         )
 
 

@@ -12,6 +12,7 @@ from fakes.azure import Answer, Delay, Disconnect
 from provisioner import __version__
 from provisioner.apis.failure import FailureClass
 from provisioner.azure.agentpools import AgentPools
+from provisioner.azure.errors import Withheld
 from tests.scenarios.arm_bench import BODY, Bench, arm_bench, refused
 
 
@@ -25,6 +26,16 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def pools(bench: Bench) -> AsyncIterator[AgentPools]:
     async with bench.session() as opened:
         yield AgentPools(opened)
+
+
+async def hit_once(bench: Bench) -> None:
+    """Wait until the one fault that was added has hit."""
+    async with asyncio.timeout(20):
+        while True:
+            (fault,) = bench.azure.faults.listing()
+            if fault["spent"]:
+                break
+            await asyncio.sleep(0.01)
 
 
 async def test_many_calls_share_one_token(bench: Bench, pools: AgentPools) -> None:
@@ -111,8 +122,9 @@ async def test_every_call_is_recorded(bench: Bench, pools: AgentPools) -> None:
         ("agentpools.delete", "DELETE", None, "ServiceRequestError"),
     ]
     calls = [call for call in bench.azure.calls if call.operation != "entra.token"]
-    assert [record.request_id for record in bench.records] == [call.client_request_id for call in calls[:3]]
-    assert all(record.correlation_id for record in bench.records[:2])
+    assert [record.client_request_id for record in bench.records] == [call.client_request_id for call in calls[:3]]
+    assert all(record.correlation_id and record.request_id for record in bench.records[:2])
+    assert [record.pool for record in bench.records] == ["", "gpu1", "gpu1"]
     assert all(0 < record.seconds < 10 for record in bench.records)
     assert all(call.user_agent.startswith(f"gpu-provisioner/{__version__} ") for call in calls)
 
@@ -133,12 +145,7 @@ async def test_nothing_secret_is_logged(bench: Bench, caplog: pytest.LogCaptureF
 async def test_a_session_works_on_after_a_call_was_cancelled(bench: Bench, pools: AgentPools) -> None:
     bench.azure.add_fault(Delay(operation="agentPools.list", seconds=6000))
     call = asyncio.create_task(pools.list())
-    async with asyncio.timeout(20):
-        while True:
-            (fault,) = bench.azure.faults.listing()
-            if fault["spent"]:
-                break
-            await asyncio.sleep(0.01)
+    await hit_once(bench)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -163,3 +170,42 @@ async def test_managed_mode_takes_whatever_identity_the_environment_offers(
     assert not managed.is_workload_identity
     async with bench.session(credentials=managed) as opened:
         assert {pool.name for pool in await AgentPools(opened).list()} == {"systempool"}
+
+
+async def test_whoever_may_not_act_any_more_sends_nothing(bench: Bench) -> None:
+    may_act = True
+    async with bench.session(may_act=lambda: may_act) as opened:
+        pools = AgentPools(opened)
+        await pools.create("gpu1", BODY)
+        sent = len(bench.azure.calls)
+        may_act = False
+
+        errors = [await refused(call) for call in (pools.create("gpu2", BODY), pools.delete("gpu1"), pools.list())]
+
+        assert {type(error) for error in errors} == {Withheld}
+        assert not any(error.outcome_unknown for error in errors)
+        assert [record.error for record in bench.records[-3:]] == ["Withheld"] * 3
+        assert len(bench.azure.calls) == sent
+        may_act = True
+        assert {pool.name for pool in await pools.list()} == {"systempool", "gpu1"}
+
+
+async def test_leadership_that_is_lost_while_entra_is_asked_for_a_token_is_noticed(bench: Bench) -> None:
+    may_act = True
+    bench.azure.add_fault(Delay(operation="entra.token", seconds=600.0))
+    async with bench.session(may_act=lambda: may_act) as opened:
+        asked = asyncio.create_task(refused(AgentPools(opened).create("gpu1", BODY)))
+        await hit_once(bench)
+        may_act = False
+
+        assert isinstance(await asked, Withheld)
+    assert bench.azure.calls.count("agentPools.put") == 0
+
+
+async def test_leadership_that_is_lost_between_headers_and_body_is_noticed(bench: Bench) -> None:
+    leave = iter([True])
+    async with bench.session(may_act=lambda: next(leave, False)) as opened:
+        await refused(AgentPools(opened).create("gpu1", BODY))
+
+    assert bench.azure.calls.count("entra.token") == 1
+    assert bench.azure.calls.count("agentPools.put") == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -122,6 +123,42 @@ async def test_sigterm_ends_a_controller_whose_put_is_pending(
     await kube.wait_claim(NAME, is_true("Ready"))
     assert set(statuses(aks, PUT)) <= {412}
     assert len(pools(aks)[NAME].instances) == 1
+
+
+async def test_put_that_was_sent_has_its_answer_before_the_end(
+    aks: FakeAks, kube: Kube, controller: ControllerProcess
+) -> None:
+    # Three real seconds.
+    slow = Delay(operation=PUT, seconds=3.0 * SCALE, after_effect=True)
+    aks.azure.add_fault(slow)
+    await kube.create(CLAIMS, kaito_claim(NAME))
+    await wait_hit(aks, slow)
+    await assert_stops(controller)
+    assert statuses(aks, PUT) == [201]
+
+    await controller.start()
+
+    await kube.wait_claim(NAME, is_true("Ready"))
+    assert statuses(aks, PUT) == [201]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_second_signal_ends_a_controller_at_once_and_nothing_is_lost(
+    aks: FakeAks, kube: Kube, controller: ControllerProcess, number: signal.Signals, code: int
+) -> None:
+    hangs = Delay(operation=PUT, seconds=AGES, after_effect=True)
+    aks.azure.add_fault(hangs)
+    await kube.create(CLAIMS, kaito_claim(NAME))
+    await wait_hit(aks, hangs)
+    controller.process.send_signal(number)
+    await wait_logged(controller, "controller stopping")
+    controller.process.send_signal(number)
+    assert await controller.process.wait() == code
+
+    await controller.start()
+
+    await kube.wait_claim(NAME, is_true("Ready"))
+    assert set(statuses(aks, PUT)) <= {412}
 
 
 @pytest.mark.parametrize("away", ["Azure", "Kubernetes"])

@@ -12,6 +12,7 @@ from fakes.aks import FakeAks
 from fakes.azure import Answer
 from fakes.cluster.components import free_port
 from fakes.controller import ControllerProcess
+from fakes.proxy import Disconnect, FaultProxy
 from tests.claims import kaito_claim
 from tests.kube import CLAIMS, Kube, eventually, is_true
 from tests.scenarios.on_azure import LIST, wait_hit
@@ -125,6 +126,38 @@ async def test_probes_and_metrics(aks: FakeAks, kube: Kube, make_controller: Cal
             assert list(samples[f"{what}_duration_seconds_count"].values()) == [1.0]
         assert "karpenter_nodes_allocatable" not in samples
         assert "operator_nodeclaim_status_condition_count" not in samples
+
+
+async def test_instance_that_waits_for_its_turn_is_ready_once_it_reaches_the_api_server(
+    aks: FakeAks, make_controller: Callable[..., ControllerProcess]
+) -> None:
+    health = free_port()
+
+    async def get(path: str) -> tuple[int, str]:
+        try:
+            async with session.get(f"http://{LOCAL}:{health}{path}") as response:
+                return response.status, await response.text()
+        except aiohttp.ClientConnectorError:
+            return 0, ""
+
+    async with (
+        FaultProxy(aks.cluster) as proxy,
+        aiohttp.ClientSession() as session,
+        make_controller(
+            KUBECONFIG=str(proxy.kubeconfig),
+            LEADER_ELECTION="true",
+            HEALTH_PROBE_PORT=str(health),
+            BIND_ADDRESS=LOCAL,
+        ),
+    ):
+        away = proxy.add_fault(Disconnect(times=None))
+        status, why = await eventually(lambda: get("/readyz"), until=lambda answer: answer[0] != 0)
+        assert status == 503
+        assert "the API server has not answered yet" in why
+        assert (await get("/healthz"))[0] == 200
+        proxy.clear(away)
+        await eventually(lambda: get("/readyz"), until=lambda answer: answer[0] == 200)
+        assert (await get("/healthz"))[0] == 200
 
 
 async def test_port_that_is_taken_is_told(aks: FakeAks, make_controller: Callable[..., ControllerProcess]) -> None:

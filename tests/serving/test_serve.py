@@ -1,16 +1,21 @@
 """A model that is served: what clients of vLLM's API and of KAITO's older one are answered."""
 
 import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
 from fakes.serving.process import ServingProcess
+from provisioner.gpus.memory import kv_cache_bytes, page_bytes
+from provisioner.gpus.model_config import parse_config
 from tests.serving.conftest import Maker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -72,6 +77,17 @@ async def test_metrics_are_vllms(client: aiohttp.ClientSession) -> None:
 
     for name in ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc", "generation_tokens_total"):
         assert f"vllm:{name}{{" in text
+
+
+async def test_cache_holds_as_many_tokens_as_are_reckoned(client: aiohttp.ClientSession, tiny: Path) -> None:
+    async with client.get("/metrics") as answer:
+        (line,) = [line for line in (await answer.text()).splitlines() if line.startswith("vllm:cache_config_info{")]
+    said = dict(LABEL.findall(line))
+
+    facts = parse_config(json.loads((tiny / "config.json").read_text()), name="tiny", weights_bytes=1)
+    tokens, block = int(said["kv_cache_size_tokens"]), int(said["block_size"])
+    assert kv_cache_bytes(facts, tokens=tokens, flight=0, block=block) == 16 * 2**20
+    assert page_bytes(facts, block=block) * int(said["num_gpu_blocks"]) == 16 * 2**20
 
 
 @pytest.mark.parametrize(

@@ -505,3 +505,31 @@ async def test_the_pace_counts_from_when_a_list_was_sent() -> None:
     bench.azure.error = postponed(7)
     let_through(bench, at=6)
     assert await run_for(bench, 20) == [0, 7, 12, 17]
+
+
+# Whether the loop goes on
+
+
+@virtual_time
+async def test_loop_is_overdue_only_where_it_does_not_come_to_its_next_list() -> None:
+    bench = Bench()
+    await asyncio.sleep(1000)
+    assert bench.inventory.overdue == 0.0, "nobody has started it"
+    loop = asyncio.create_task(bench.inventory.run())
+    for _ in range(20):
+        await asyncio.sleep(10)
+        assert bench.inventory.overdue == 0.0
+
+    for error in (failure(retry_after=900.0), Postponed(Wait(seconds=900.0, by_azure=True))):
+        bench.azure.error = error
+        for _ in range(80):
+            await asyncio.sleep(10)
+            assert bench.inventory.overdue == 0.0, "Azure wants the pause"
+        await asyncio.sleep(200)
+    bench.azure.error, bench.azure.gate = None, asyncio.Event()
+    await asyncio.sleep(2000)
+    assert bench.inventory.overdue > 900.0
+    bench.azure.gate.set()
+    await asyncio.sleep(1)
+    assert bench.inventory.overdue == 0.0
+    loop.cancel()

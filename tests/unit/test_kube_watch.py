@@ -193,3 +193,30 @@ def test_backoffs_never_end() -> None:
 def test_kopf_s_finalizer_is_not_ours() -> None:
     assert "karpenter" not in watch._settings().persistence.finalizer
     assert not watch._settings().posting.enabled
+
+
+async def test_signs_of_life_are_given_while_the_loop_of_kopf_turns(
+    discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, signs, stop, free = asyncio.get_running_loop(), asyncio.Queue[None](), asyncio.Event(), threading.Event()
+    monkeypatch.setattr(watch, "_SIGN_INTERVAL", 0.01)
+    monkeypatch.setattr(watch, "_CHECK_INTERVAL", 60.0)
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(signs.qsize())
+
+    async def turns_and_is_stuck(_: Any, stopped: asyncio.Event) -> None:
+        await asyncio.sleep(0.2)
+        home.call_soon_threadsafe(look)
+        # As long as this, nothing in kopf's loop goes on.
+        free.wait(0.5)
+        home.call_soon_threadsafe(look)
+        home.call_soon_threadsafe(stop.set)
+        await stopped.wait()
+
+    play(monkeypatch, turns_and_is_stuck)
+    await run_watch(KINDS, stop=stop, alive=lambda: signs.put_nowait(None))
+
+    assert seen[0] > 1
+    assert seen[1] == seen[0]

@@ -72,12 +72,20 @@ def test_full_strength_is_the_adapter_itself(tmp_path: Path) -> None:
     [
         ({"peft_type": "PREFIX_TUNING"}, "of type PREFIX_TUNING"),
         ({"lora_alpha": None}, "lora_alpha is no number"),
+        ({"lora_alpha": math.inf}, "lora_alpha is no number"),
+        ({"lora_alpha": math.nan}, "lora_alpha is no number"),
+        ({"alpha_pattern": {"q_proj": "4"}}, "alpha_pattern is no map of numbers"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern is no map of numbers"),
         ({"target_modules": None}, "no target_modules"),
         ({"r": 0}, "rank r"),
         ({"r": True}, "rank r"),
         ({"rank_pattern": {"x": "y"}}, "rank r"),
         ({"rank_pattern": {"x": 1000}}, "rank 1000 is larger than 512"),
         ({"r": 4}, "is of rank 2, its adapter_config.json says 4"),
+        ({"rank_pattern": {"q_proj": 4}}, "is of rank 2, its adapter_config.json says 4"),
+        ({"rank_pattern": {r"layers\.\d\.self_attn\.q_proj": 4}}, "is of rank 2, its adapter_config.json says 4"),
+        ({"r": 4, "rank_pattern": {"k_proj": 2}}, "is of rank 2, its adapter_config.json says 4"),
+        ({"rank_pattern": {"(": 4}}, "which is no expression"),
         ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "biases"),
         ({"modules_to_save": ["lm_head"]}, "replaces whole modules"),
@@ -95,6 +103,32 @@ def test_an_adapter_that_cannot_be_served_says_why(tmp_path: Path, changes: dict
 
     with pytest.raises(Unusable, match=says):
         adapters.examine("a", tmp_path / "a", base=BASE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank": 4, "r": 2, "rank_pattern": {"self_attn.q_proj": 4}},
+        # The first that matches is meant, and a pattern is for whole parts of names.
+        {"rank": 4, "r": 2, "rank_pattern": {r"layers\.0\..*": 4, "q_proj": 2}},
+        {"rank": 4, "r": 4, "rank_pattern": {"proj": 2}},
+    ],
+)
+def test_ranks_may_be_of_each_module_its_own(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = adapters.examine("a", make_adapter(tmp_path / "a", **changes), base=BASE)
+
+    assert found.rank == 4
+
+
+def test_experts_share_a_matrix_in_which_each_has_its_part(tmp_path: Path) -> None:
+    directory = make_adapter(tmp_path / "a", target_modules=None, target_parameters=["mlp.experts.gate_up_proj"])
+    module = "base_model.model.model.layers.0.mlp.experts.base_layer"
+    write_safetensors(
+        directory / "adapter_model.safetensors",
+        {f"{module}.lora_A.weight": ((8, 8), [1.0] * 64), f"{module}.lora_B.weight": ((4, 8), [1.0] * 32)},
+    )
+
+    assert adapters.examine("a", directory, base=BASE).rank == 2
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a=b", "a b", "-a", "x" * 200])

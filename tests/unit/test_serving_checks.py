@@ -220,6 +220,15 @@ def test_secrets_are_in_no_message(tmp_path: Path) -> None:
     assert one_line("a\x00\x1b[0mb") == "a [0mb"
 
 
+def test_where_there_is_nothing_to_say_the_file_is_empty_and_the_log_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("of the container before")
+
+    write_termination_message(path, "")
+
+    assert path.read_text() == ""
+
+
 LEADER = ServeEnvironment(model="m", nodes=2, rank=0, leader="w-0.h")
 WORKER = ServeEnvironment(model="m", nodes=2, rank=1, leader="w-0.h")
 

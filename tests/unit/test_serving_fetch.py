@@ -108,9 +108,15 @@ async def test_what_cannot_be_fetched_is_one_line(tmp_path: Path, status: int, f
     assert not (tmp_path / "a.json").exists()
 
 
-async def test_more_than_the_limit_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("says_its_size", [True, False])
+async def test_more_than_the_limit_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_its_size: bool
+) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=CONTENT)
+        response = web.StreamResponse(headers={"Content-Length": str(len(CONTENT))} if says_its_size else {})
+        await response.prepare(request)
+        await response.write(CONTENT)
+        return response
 
     monkeypatch.setattr(fetch, "LARGEST", 1000)
     async with serving(answer) as base:
@@ -118,6 +124,7 @@ async def test_more_than_the_limit_is_not_written(tmp_path: Path, monkeypatch: p
             await fetched(tmp_path, f"{base}/a.json")
 
     assert not (tmp_path / "a.json").exists()
+    assert not says_its_size or contents(tmp_path) == {}
 
 
 @pytest.mark.parametrize(

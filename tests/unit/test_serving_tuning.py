@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import shutil
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from provisioner.serving.problem import Problem
 from provisioner.serving.train import last_checkpoint, progress_of, training_arguments
 from provisioner.serving.training_config import DatasetConfig, TrainingConfig
 from tests.unit.registry_double import Registry, serve
-from tests.unit.serving_support import make_places
+from tests.unit.serving_support import make_places, write_safetensors
 
 
 def read(tmp_path: Path, sections: Mapping[str, Any], *, method: str = "lora") -> TrainingConfig:
@@ -74,6 +76,15 @@ def test_what_is_said_is_handed_on_and_what_is_ours_is_not(tmp_path: Path) -> No
         "ModelConfig.odd",
         "DataCollator.mlm",
     ]
+
+
+def test_strategies_that_yaml_reads_as_false_are_no(tmp_path: Path) -> None:
+    path = tmp_path / "training_config.yaml"
+    path.write_text("training_config: {TrainingArguments: {evaluation_strategy: no, logging_strategy: no}}")
+
+    training = training_config.read(path, method="lora").training
+
+    assert (training["eval_strategy"], training["logging_strategy"]) == ("no", "no")
 
 
 @pytest.mark.parametrize(
@@ -190,17 +201,67 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(config: Dataset
         training_data.shape({"q": "", "a": ""}, ["q", "a"], config)
 
 
-def test_it_goes_on_from_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
+def make_checkpoint(directory: Path, steps: int) -> Path:
+    made = directory / f"checkpoint-{steps}"
+    made.mkdir()
+    (made / "trainer_state.json").write_text(json.dumps({"global_step": steps}))
+    write_safetensors(made / "adapter_model.safetensors", {"w": ((1, 2), [1.0, 2.0])})
+    with zipfile.ZipFile(made / "optimizer.pt", "w") as archive:
+        archive.writestr("data.pkl", b"x")
+    return made
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c: (c / "trainer_state.json").unlink(),
+        lambda c: cut(c / "trainer_state.json"),
+        lambda c: (c / "adapter_model.safetensors").unlink(),
+        lambda c: cut(c / "adapter_model.safetensors"),
+        lambda c: (c / "optimizer.pt").write_bytes(b""),
+        shutil.rmtree,
+    ],
+    ids=["no state", "half of a state", "no weights", "half of the weights", "empty optimizer", "none"],
+)
+def test_it_goes_on_from_the_last_checkpoint_that_is_whole(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    for steps in (9, 100, 200):
+        make_checkpoint(tmp_path, steps)
+    (tmp_path / "checkpoint-x").mkdir()
+
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
+    spoil(tmp_path / "checkpoint-200")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+
+
+def test_without_a_whole_checkpoint_it_begins_anew(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "none") is None
-    for name in ("checkpoint-9", "checkpoint-100", "checkpoint-200", "checkpoint-x"):
-        (tmp_path / name).mkdir()
-        if name != "checkpoint-200":
-            (tmp_path / name / "trainer_state.json").touch()
+    cut(make_checkpoint(tmp_path, 5) / "trainer_state.json")
 
-    found = last_checkpoint(tmp_path)
+    assert last_checkpoint(tmp_path) is None
 
-    assert found is not None
-    assert found.name == "checkpoint-100"
+
+@pytest.mark.parametrize(
+    ("given", "expected", "is_noted"),
+    [
+        ({}, ("steps", 200), False),
+        ({"save_steps": 25}, ("steps", 25), False),
+        ({"save_strategy": "steps", "save_steps": 25}, ("steps", 25), False),
+        ({"save_strategy": "epoch"}, ("epoch", None), False),
+        ({"save_strategy": "no"}, ("steps", 200), True),
+        ({"save_strategy": False, "save_steps": 25}, ("steps", 25), True),
+    ],
+)
+def test_there_is_a_checkpoint_every_so_many_steps(
+    tmp_path: Path, given: Mapping[str, Any], expected: tuple[str, int | None], is_noted: bool
+) -> None:
+    config = read(tmp_path, {"TrainingArguments": given})
+
+    assert (config.training["save_strategy"], config.training.get("save_steps")) == expected
+    assert bool(config.notes) is is_noted
 
 
 def test_progress_is_told_in_numbers() -> None:
