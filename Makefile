@@ -13,10 +13,12 @@ DEMO_READY := $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo-ready)
 LOCKS := .ci/locks
 
 # The demo: simulated seconds a real second; KEEP=1 leaves the cluster running until Ctrl-C; CLUSTER=real takes
-# kube-apiserver and the others, built once, instead of the control plane in Python.
+# kube-apiserver and the others, built once, instead of the control plane in Python; SERVING=vllm has the pod really
+# serve, with vLLM on CPU, installed once (5.5 GB).
 SPEED ?= 30
 KEEP ?=
 CLUSTER ?= embedded
+SERVING ?= simulated
 
 # Processes of `make chaos`.
 JOBS ?= 2
@@ -28,7 +30,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(DEMO_READY) ## show a Workspace become a served model on a GPU node and go away again
-	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --speed $(SPEED) $(if $(KEEP),--keep)
+	@$(BIN)/python -m fakes.demo --cluster $(CLUSTER) --serving $(SERVING) --speed $(SPEED) $(if $(KEEP),--keep)
 
 test: lint types layers unit embedded real test-serving ## everything that CI checks
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from fakes.azure import FakeAzure
 from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.interface import ControlPlane
-from fakes.nodes import FakeNodes, NodeSettings
+from fakes.nodes import FakeNodes, NodeSettings, Runner
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 CRDS: Final = tuple(sorted((_ROOT / "crds").glob("*.yaml")))
@@ -22,7 +22,8 @@ class FakeAks:
     """An AKS cluster on loopback; use as `async with`.
 
     The control plane is the caller's, started or not; one that was not is started and stopped here. `crds` and
-    `device_plugin` may be left out to see what happens without them.
+    `device_plugin` may be left out to see what happens without them. `runner` runs the containers of the pods that it
+    takes; all others are simulated.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class FakeAks:
         nodes: NodeSettings | None = None,
         crds: bool = True,
         device_plugin: bool = True,
+        runner: Runner | None = None,
     ) -> None:
         self.cluster = cluster
         self._azure_settings = azure or AzureSettings()
         self._node_settings = nodes or NodeSettings()
+        self._runner = runner
         self._manifests = [*(CRDS if crds else ()), *([DEVICE_PLUGIN] if device_plugin else ())]
         self._stack = AsyncExitStack()
         self.azure: FakeAzure
@@ -54,7 +57,13 @@ class FakeAks:
                 FakeAzure(directory=Path(directory), settings=self._azure_settings)
             )
             self.nodes = await stack.enter_async_context(
-                FakeNodes(self.cluster.kubeconfig, self.azure, settings=self._node_settings, clock=self.azure.clock)
+                FakeNodes(
+                    self.cluster.kubeconfig,
+                    self.azure,
+                    settings=self._node_settings,
+                    clock=self.azure.clock,
+                    runner=self._runner,
+                )
             )
             self._stack = stack.pop_all()
         return self

@@ -21,11 +21,14 @@ def clock_text(seconds: float) -> str:
 
 
 class Screen:
-    """Where the demo shows itself; use as `with`. Times are simulated seconds since the Workspace was written."""
+    """Where the demo shows itself; use as `with`. Times are simulated seconds since the Workspace was written.
 
-    def __init__(self, *, speed: float) -> None:
+    `pods` is what the table of pods is called.
+    """
+
+    def __init__(self, *, pods: str) -> None:
         self._console = Console(highlight=False)
-        self._speed = speed
+        self._pods = pods
         self._live = Live(console=self._console, refresh_per_second=8, transient=True)
         self._history: list[tuple[float, str]] = []
 
@@ -45,23 +48,28 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line beside the table."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text, soft_wrap=True, markup=False)
 
-    def show(self, snapshot: Snapshot, *, at: float, changes: Iterable[str], calls: Sequence[str]) -> None:
-        """Bring the table up to date, and tell of the changes where there is no table."""
+    def show(
+        self, snapshot: Snapshot, *, at: float, speed: float, changes: Iterable[str], calls: Sequence[str]
+    ) -> None:
+        """Bring the table up to date, and tell of the changes where there is no table.
+
+        `speed` is how many simulated seconds are a real one from now on.
+        """
         for change in changes:
             self._history.append((at, change))
             if not self._console.is_terminal:
                 self._print(at, change)
         if self._console.is_terminal:
             self._live.start()
-            self._live.update(self._tables(snapshot, at=at, calls=calls))
+            self._live.update(self._tables(snapshot, at=at, speed=speed, calls=calls))
 
     def _print(self, at: float, line: str) -> None:
         self._console.print(Text(f"  {clock_text(at):>6}  {line}"), soft_wrap=True)
 
-    def _tables(self, snapshot: Snapshot, *, at: float, calls: Sequence[str]) -> RenderableType:
-        title = f"simulated time {clock_text(at)} ({self._speed:g} times as fast as real)"
+    def _tables(self, snapshot: Snapshot, *, at: float, speed: float, calls: Sequence[str]) -> RenderableType:
+        title = f"simulated time {clock_text(at)} ({speed:g} times as fast as real)"
         workspaces = _table("Workspaces", "name", "claims", "nodes", "inference", "ready", "waits for", "endpoint")
         for workspace in snapshot.workspaces.values():
             workspaces.add_row(*_workspace_row(workspace))
@@ -74,7 +82,7 @@ class Screen:
         nodes = _table("Nodes", "name", "agent pool", "status", "GPUs")
         for node in snapshot.nodes.values():
             nodes.add_row(node.name, node.pool, node.ready, node.gpus)
-        pods = _table("Pods (simulated)", "name", "node", "status")
+        pods = _table(self._pods, "name", "node", "status")
         for pod in snapshot.pods.values():
             pods.add_row(pod.name, pod.node, pod.state)
         counts = Counter(calls)

@@ -9,6 +9,7 @@ from fakes.nodes.faults import Fault, FaultKind
 from fakes.nodes.journal import Happening, Journal, What
 from fakes.nodes.machines import Machine, MachineSource
 from fakes.nodes.pod_faults import PodFault
+from fakes.nodes.running import Runner
 from fakes.nodes.settings import NodeSettings
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "MachineSource",
     "NodeSettings",
     "PodFault",
+    "Runner",
     "What",
 ]

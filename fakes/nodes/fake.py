@@ -19,6 +19,7 @@ from fakes.nodes.pod_faults import PodFault, PodFaults
 from fakes.nodes.pod_plan import is_device_plugin
 from fakes.nodes.pod_sync import PODS, PodSync, node_of
 from fakes.nodes.reflector import Reflector
+from fakes.nodes.running import Runner
 from fakes.nodes.settings import NodeSettings
 from fakes.nodes.workqueue import WorkQueue
 
@@ -39,6 +40,7 @@ class FakeNodes:
         settings: may be changed while it runs.
         clock: simulated time, to share with the source; by default one of its own, `scale` times as fast as real.
         scale: simulated seconds a real second, where no clock is given.
+        runner: runs the containers of the pods that it takes; without one all pods are simulated.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class FakeNodes:
         settings: NodeSettings | None = None,
         clock: Clock | None = None,
         scale: float = 1.0,
+        runner: Runner | None = None,
     ) -> None:
         self.settings = settings or NodeSettings()
         self._source = source
@@ -71,6 +74,8 @@ class FakeNodes:
             nodes=self._nodes,
             pods=self._pods,
             alive=lambda name: self._node_sync.kubelet_alive(name),
+            wake=lambda key: self._pod_queue.add(key),
+            runner=runner,
         )
         self._node_sync = NodeSync(
             self._api,
@@ -123,6 +128,7 @@ class FakeNodes:
             return
         main.cancel()
         (result,) = await asyncio.gather(main, return_exceptions=True)
+        await self._pod_sync.close()
         if isinstance(result, Exception):
             raise result
 

@@ -58,8 +58,8 @@ def report(
         ]
     if started or pod["status"].get("podIP"):
         status |= {"podIP": pod_ip, "podIPs": [{"ip": pod_ip}]}
-    wanted = _conditions(pod, Stage.WAITING if in_init else stage)
-    if not _changed(pod["status"], status) and not differ(pod, wanted):
+    wanted = conditions_at(pod, Stage.WAITING if in_init else stage)
+    if not is_changed(pod["status"], status) and not differ(pod, wanted):
         return None
     return status_patch(pod, {**status, "conditions": merged(pod, wanted, now=now)})
 
@@ -157,7 +157,8 @@ class _Containers:
         return status
 
 
-def _conditions(pod: Object, stage: Stage) -> list[Object]:
+def conditions_at(pod: Object, stage: Stage) -> list[Object]:
+    """Return what the conditions of a pod say at a stage, without times."""
     names = " ".join(container["name"] for container in pod["spec"]["containers"])
     unready: Object = {"reason": "ContainersNotReady", "message": f"containers with unready status: [{names}]"}
     ready: Object = {"status": "False", **unready}
@@ -180,7 +181,8 @@ def _conditions(pod: Object, stage: Stage) -> list[Object]:
     ]
 
 
-def _changed(current: Object, wanted: Object) -> bool:
+def is_changed(current: Object, wanted: Object) -> bool:
+    """Whether a pod's status says anything else than the wanted one, conditions and times aside."""
     if any(current.get(field) != wanted.get(field, current.get(field)) for field in ("phase", "hostIP", "podIP")):
         return True
     return any(

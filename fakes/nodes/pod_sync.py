@@ -17,7 +17,9 @@ from fakes.nodes.node_sync import NODES
 from fakes.nodes.pod_faults import CRASH_LOOP, PodFaults
 from fakes.nodes.pod_plan import PodPlan, Stage, is_device_plugin, plan_for, stage_at
 from fakes.nodes.pod_status import PHASES, TERMINAL, TERMINATED, collected, report
-from fakes.nodes.reflector import Reflector
+from fakes.nodes.reflector import Reflector, key_of
+from fakes.nodes.run_status import report_run
+from fakes.nodes.running import Runner, RunningPod
 from fakes.nodes.settings import NodeSettings
 
 PODS = "/api/v1/pods"
@@ -34,12 +36,15 @@ class Track:
     """Its node took it up."""
     deleting_since: float | None = None
     orphan_since: float | None = None
+    run: RunningPod | None = None
+    """What runs it, where it is not only simulated."""
 
 
 class PodSync:
     """Plays the kubelet towards its pods, and the pod garbage collector where the Node is gone.
 
-    The garbage collector of kube-controller-manager is there too, but takes up to a minute of real time.
+    The garbage collector of kube-controller-manager is there too, but takes up to a minute of real time. Pods that a
+    `runner` takes really run: faults of pods and annotations have no effect on them.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class PodSync:
         nodes: Reflector,
         pods: Reflector,
         alive: Callable[[str], Object | None],
+        wake: Callable[[str], None],
+        runner: Runner | None = None,
     ) -> None:
         self._api = api
         self._machines = machines
@@ -66,6 +73,8 @@ class PodSync:
         self._nodes = nodes
         self._pods = pods
         self._alive = alive
+        self._wake = wake
+        self._runner = runner
         self._addresses = AddressBook(settings.pod_network)
         self._tracks: dict[str, Track] = {}
         self._of_node: defaultdict[str, set[str]] = defaultdict(set)
@@ -92,6 +101,11 @@ class PodSync:
         pods = (self._pods.get(key) for key in self.on_node(node))
         return any(pod and is_device_plugin(pod, vendor=vendor) and is_true(pod, "Ready") for pod in pods)
 
+    async def close(self) -> None:
+        """End whatever runs; what the API says of it stays."""
+        for track in self._tracks.values():
+            await _end(track)
+
     async def sync(self, key: str) -> float | None:
         """Do what is due for a pod.
 
@@ -100,11 +114,15 @@ class PodSync:
         """
         pod = self._pods.get(key)
         if pod is None or not node_of(pod):
-            self._tracks.pop(key, None)
+            await _end(self._tracks.pop(key, None))
             return None
         track = self._tracks.get(key)
         if track is None or track.uid != uid_of(pod):
+            await _end(track)
             track = self._tracks[key] = Track(uid=uid_of(pod))
+        if node_of(pod) not in self._machines:
+            # The VM has gone, and all that ran on it.
+            await _end(track)
         node = self._nodes.get(node_of(pod))
         if node is None:
             return await self._orphaned(pod, track)
@@ -129,9 +147,27 @@ class PodSync:
                 track.begun_at = now
             else:
                 return None
+        if self._runner is not None and self._runner.takes(pod):
+            await self._run(self._runner, pod, track, node)
+            return None
         stage, next_age = stage_at(plan, now - track.begun_at)
         await self._report(pod, stage, plan=plan, node=node)
         return None if next_age is None else self._clock.real(track.begun_at + next_age - self._clock.now())
+
+    async def _run(self, runner: Runner, pod: Object, track: Track, node: Object) -> Object:
+        """Report how the pod stands, after it was started; it tells itself when there is more to report."""
+        address = self._addresses.take(uid_of(pod))
+        if track.run is None:
+            key = key_of(pod)
+            track.run = runner.start(
+                {**pod, "status": {**pod["status"], "podIP": address, "hostIP": _host_ip(node)}},
+                address=address,
+                read=lambda path: self._api.call("GET", path),
+                on_change=lambda: self._wake(key),
+            )
+        return await self._write(
+            pod, report_run(pod, track.run.look(), host_ip=_host_ip(node), pod_ip=address, now=timestamp())
+        )
 
     def _plan(self, pod: Object) -> PodPlan:
         plan = plan_for(pod, self._settings)
@@ -149,6 +185,14 @@ class PodSync:
         grace = pod["metadata"].get("deletionGracePeriodSeconds", math.inf)
         if grace == 0:
             # Deleted by force already; a finalizer holds what is left of it.
+            return None
+        if self._runner is not None and track.run is not None:
+            track.run.stop(grace=grace)
+            # Asked before it is looked at: what it says afterwards is then its last state.
+            ended = track.run.ended
+            pod = await self._run(self._runner, pod, track, node)
+            if ended:
+                await self._delete(pod)
             return None
         now = self._clock.now()
         if track.deleting_since is None:
@@ -200,17 +244,19 @@ class PodSync:
     async def _report(
         self, pod: Object, stage: Stage, *, plan: PodPlan, node: Object, exit_code: int | None = None
     ) -> Object:
-        addresses = node["status"].get("addresses") or ()
-        host_ip = next((entry["address"] for entry in addresses if entry["type"] == "InternalIP"), "")
+        host_ip = _host_ip(node)
         own = not pod["spec"].get("hostNetwork") and stage not in {Stage.CREATING, Stage.WAITING}
         pod_ip = self._addresses.take(uid_of(pod)) if own else pod["status"].get("podIP") or host_ip
         patch = report(pod, stage, plan=plan, host_ip=host_ip, pod_ip=pod_ip, now=timestamp(), exit_code=exit_code)
+        return await self._write(pod, patch)
+
+    async def _write(self, pod: Object, patch: Object | None) -> Object:
         if patch is None:
             return pod
         after = await self._api.call("PATCH", f"{_path(pod)}/status", body=patch)
         self._pods.put(after)
         phase = after["status"]["phase"]
-        if phase != pod["status"].get("phase") and stage is not Stage.CREATING:
+        if phase not in {pod["status"].get("phase"), "Pending"}:
             what = What.POD_FINISHED if phase in TERMINAL else What.POD_RUNNING
             self._journal.record(
                 what, node_of(pod), f"{pod['metadata']['namespace']}/{pod['metadata']['name']} {phase}"
@@ -231,6 +277,17 @@ class PodSync:
 def node_of(pod: Object) -> str:
     """Name of the node a pod is bound to; empty when it is not."""
     return str(pod["spec"].get("nodeName") or "")
+
+
+async def _end(track: Track | None) -> None:
+    if track is not None and track.run is not None:
+        run, track.run = track.run, None
+        await run.kill()
+
+
+def _host_ip(node: Object) -> str:
+    addresses = node["status"].get("addresses") or ()
+    return next((entry["address"] for entry in addresses if entry["type"] == "InternalIP"), "")
 
 
 def _path(pod: Object) -> str:

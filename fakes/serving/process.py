@@ -126,7 +126,7 @@ class ServingProcess:
         """Kill it and all that it has started, as when a container is taken away."""
         if self._process is None:
             return
-        for pid in _descendants(self._process.pid):
+        for pid in descendants(self._process.pid):
             _kill(pid)
         await self._process.wait()
 
@@ -146,7 +146,7 @@ def make_mounts(root: Path) -> None:
         (root / mount.lstrip("/")).mkdir(parents=True, exist_ok=True)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Return a process and what it has started, the youngest last: vLLM's processes have groups of their own."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():

@@ -13,7 +13,8 @@ import pytest_asyncio
 import yaml
 
 from fakes.cluster.interface import ControlPlane
-from fakes.nodes import FakeNodes, FaultKind, NodeSettings, What
+from fakes.containers import NETWORK, Image, ProcessRunner, Timing
+from fakes.nodes import FakeNodes, FaultKind, NodeSettings, Runner, What
 from fakes.nodes.api import ApiError, KubeApi, Object
 from fakes.nodes.conditions import find, is_true
 from tests.fakes.nodes_support import DEADLINE, Machines, machine, until
@@ -49,8 +50,10 @@ class World:
         self.api = api
         self.machines = Machines()
 
-    def nodes(self, **settings: Any) -> AbstractAsyncContextManager[FakeNodes]:
-        return FakeNodes(self.cluster.kubeconfig, self.machines, settings=NodeSettings(**settings), scale=SCALE)
+    def nodes(self, *, runner: Runner | None = None, **settings: Any) -> AbstractAsyncContextManager[FakeNodes]:
+        return FakeNodes(
+            self.cluster.kubeconfig, self.machines, settings=NodeSettings(**settings), scale=SCALE, runner=runner
+        )
 
     async def get(self, path: str) -> Object | None:
         try:
@@ -330,6 +333,87 @@ class TestPods:
             assert status["phase"] == "Pending"
             await world.api.call("DELETE", f"{PODS}/pull")
             await world.until_gone(f"{PODS}/pull")
+
+
+class TestPodsThatRun:
+    """Pods of an image that this machine has a program for: their containers are processes."""
+
+    IMAGE = "registry.invalid/shell:1"
+    SCRIPT = "trap 'echo told; exit 7' TERM; echo $VALUE; while :; do sleep 0.05; done"
+
+    @pytest.fixture
+    def runner(self, tmp_path: Path) -> ProcessRunner:
+        images = {self.IMAGE: Image(entrypoint=("sh", "-c"))}
+        timing = Timing(back_off=0.1, longest=0.1, retry=0.05)
+        return ProcessRunner(images, folder=tmp_path / "pods", logs=tmp_path / "logs", timing=timing)
+
+    def container(self, script: str, **fields: Any) -> Object:
+        return {"name": "main", "image": self.IMAGE, "args": [script], **fields}
+
+    async def test_they_are_reported_as_they_stand_until_they_have_ended(
+        self, world: World, runner: ProcessRunner
+    ) -> None:
+        values = [{"name": "VALUE", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+        probes = {"readinessProbe": {"exec": {"command": ["true"]}}}
+        containers = [self.container(self.SCRIPT, env=values, **probes)]
+        async with world.nodes(runner=runner, pod_network=NETWORK):
+            await world.machines.set(machine("runs"))
+            await world.api.call("POST", PODS, body=pod("runs", containers=containers))
+            ready = await world.until_condition(f"{PODS}/runs", "Ready")
+            await world.api.call("DELETE", f"{PODS}/runs")
+            await world.until_gone(f"{PODS}/runs")
+
+        (status,) = ready["status"]["containerStatuses"]
+        assert set(status["state"]) == {"running"}
+        assert (status["ready"], status["started"], status["restartCount"]) == (True, True, 0)
+        assert status["containerID"].startswith("process://")
+        assert runner.log_of("default", "runs", "main").read_text() == f"{ready['status']['podIP']}\ntold\n"
+
+    async def test_they_are_started_again_and_say_why_they_ended(self, world: World, runner: ProcessRunner) -> None:
+        dying = self.container("echo no model; exit 3", terminationMessagePolicy="FallbackToLogsOnError")
+        async with world.nodes(runner=runner, pod_network=NETWORK):
+            await world.machines.set(machine("dies"))
+            await world.api.call("POST", PODS, body=pod("dies", containers=[dying]))
+
+            async def restarted() -> Object | None:
+                pod = await world.api.call("GET", f"{PODS}/dies")
+                found: list[Object] = pod["status"].get("containerStatuses") or []
+                return found[0] if found and found[0]["restartCount"] >= 2 else None
+
+            status = await until(restarted)
+            assert status["lastState"]["terminated"]["exitCode"] == 3
+            assert status["lastState"]["terminated"]["message"].endswith("no model\n")
+
+    async def test_a_job_of_them_is_complete_when_they_are(self, world: World, runner: ProcessRunner) -> None:
+        made = job("runsjob")
+        made["spec"]["template"]["spec"]["containers"] = [self.container("exit 0")]
+        async with world.nodes(runner=runner, pod_network=NETWORK):
+            await world.machines.set(machine("runsjob"))
+            await world.api.call("POST", JOBS, body=made)
+            assert (await world.until_condition(f"{JOBS}/runsjob", "Complete"))["status"]["succeeded"] == 1
+
+    async def test_they_end_with_their_machine(self, world: World, runner: ProcessRunner) -> None:
+        deaf = self.container("trap '' TERM; echo up; while :; do echo >> \"$BEAT\"; sleep 0.05; done")
+        beat = runner.log_of("default", "ends", "main").with_name("beat")
+        deaf["env"] = [{"name": "BEAT", "value": str(beat)}]
+        async with world.nodes(runner=runner, pod_network=NETWORK) as nodes, asyncio.timeout(DEADLINE):
+            await world.machines.set(machine("ends"))
+            await world.api.call("POST", PODS, body=pod("ends", containers=[deaf]))
+            await world.until_condition(f"{PODS}/ends", "Ready")
+            await world.machines.set()
+            await nodes.journal.wait(What.NODE_REMOVED, node=machine("ends").name)
+            await world.until_gone(f"{PODS}/ends")
+            last = beat.stat().st_mtime_ns
+
+        assert beat.stat().st_mtime_ns == last
+
+    async def test_pods_of_other_images_are_simulated_beside_them(self, world: World, runner: ProcessRunner) -> None:
+        async with world.nodes(runner=runner, pod_network=NETWORK):
+            await world.machines.set(machine("beside"))
+            await world.api.call("POST", PODS, body=pod("beside"))
+            ready = await world.until_condition(f"{PODS}/beside", "Ready")
+
+        assert not ready["status"]["containerStatuses"][0]["containerID"].startswith("process://")
 
 
 class TestLeaving:
