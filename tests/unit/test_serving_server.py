@@ -130,7 +130,7 @@ async def test_what_is_sent_is_what_vllm_gets(places: Places, model: Path) -> No
 
 async def test_a_key_guards_every_path_but_health(places: Places, model: Path, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    server, port = make_server(places, model, {"seen": str(seen)}, variables={"API_KEY": "s3cret"})
+    server, port = make_server(places, model, {"seen": str(seen)}, variables={"API_KEY": "s3cret\n"})
     async with running(server) as task:
         await serving(server, task)
 
