@@ -53,7 +53,7 @@ chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests
 embedded: $(READY) ## the tests on the control plane in Python
 	$(BIN)/pytest -m embedded -n 3 --dist loadfile
 
-real: $(READY) control-plane karpenter-suite helm ## the tests on the real control plane
+real: $(READY) control-plane karpenter-suite helm lua ## the tests on the real control plane
 	$(BIN)/pytest -m real -n 2 --dist loadfile
 
 test-serving: $(READY) serving-environment ## the tests of the serving image's program with the real vLLM, on CPU
@@ -79,6 +79,10 @@ karpenter-suite: $(READY) ## build Karpenter's own tests once, about four minute
 
 helm: $(READY) ## build Helm once, about two minutes, then cached
 	@$(BIN)/python -m tests.charts
+
+.PHONY: lua
+lua: $(READY) ## build the interpreter of Argo CD's health checks once, seconds, then cached
+	@$(BIN)/python -m tests.argocd
 
 lock: $(READY) ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \

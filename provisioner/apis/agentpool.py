@@ -65,16 +65,18 @@ class AgentPool:
         return self.tags.get(names.CLAIM_UID_TAG, "")
 
     @property
+    def has_peers_marks(self) -> bool:
+        """Tell whether the pool has the node labels that Azure/gpu-provisioner puts on each, and no tag of ours."""
+        marks = (names.NODEPOOL_LABEL, names.CREATION_TIMESTAMP_LABEL, names.MACHINE_TYPE_LABEL)
+        return all(label in self.node_labels for label in marks) and not self.claim_uid
+
+    @property
     def is_peers(self) -> bool:
-        """Tell whether Azure/gpu-provisioner made the pool: it marks its pools by these node labels, all of them."""
-        labels = self.node_labels
-        return (
-            any(label in labels for label in names.KAITO_OWNER_LABELS)
-            and names.NODEPOOL_LABEL in labels
-            and names.CREATION_TIMESTAMP_LABEL in labels
-            and names.MACHINE_TYPE_LABEL in labels
-            and not self.claim_uid
-        )
+        """Tell whether Azure/gpu-provisioner takes the pool for its own when there is no claim to compare it with.
+
+        Of claims that are KAITO's: from others a pool gets no further label, and is known by its claim alone.
+        """
+        return self.has_peers_marks and any(label in self.node_labels for label in names.KAITO_OWNER_LABELS)
 
     @property
     def is_deleting(self) -> bool:

@@ -200,6 +200,7 @@ class Assembly:
             subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
             on_cluster=self.region.note,
+            clock=monotonic,
         )
 
     @property

@@ -53,6 +53,7 @@ class Collector:
         subscription_id: str,
         interval: float,
         on_cluster: Callable[[ManagedCluster], None],
+        clock: Callable[[], float],
     ) -> None:
         self._kube = kube
         self._store = store
@@ -67,11 +68,28 @@ class Collector:
         self._interval = interval
         self._on_cluster = on_cluster
         self._claim_metrics = claim_metrics
+        self._clock = clock
+        self._listed_at: float | None = None
         self._collected = metrics.counter(
             "gpu_provisioner_garbage_collected_total",
             text="Agent pools without a claim and claims without an agent pool that were deleted.",
             labels=("kind",),
         )
+        self._orphans = metrics.gauge(
+            "gpu_provisioner_orphaned_agent_pools",
+            text="Agent pools without a claim at the last look, those included that may not be deleted yet.",
+        )
+        self._missed = metrics.counter(
+            "gpu_provisioner_found_by_list_total",
+            text="Nodes and claims that a full list has shown to be other than the watches had told.",
+            labels=("kind",),
+        )
+        self._ages = metrics.gauge(
+            "gpu_provisioner_list_age_seconds",
+            text="Seconds since the last full list of agent pools, and of Nodes and claims; none before the first.",
+            labels=("of",),
+        )
+        metrics.before_scrape(self._tell_ages)
 
     async def run(self) -> None:
         """Collect until cancelled; a round that fails is made up for by the next."""
@@ -91,6 +109,8 @@ class Collector:
 
         Returns which claims there are in the cluster. Raises KubeError, Gone where the CRD is not installed.
         """
+        is_first = not self._store.synced
+        started = self._clock()
         await self._relist_node_classes()
         raw_nodes, nodes_version = await self._kube.list_nodes()
         changed_nodes = self._store.replace_nodes(raw_nodes, resource_version=nodes_version)
@@ -101,6 +121,11 @@ class Collector:
         for name in changed:
             self._enqueue(name)
         self._forget_gone()
+        self._listed_at = started
+        if not is_first:
+            # What a list has told before the watch could is among them: a few are no sign of anything.
+            self._missed.inc(len(changed_nodes), kind="node")
+            self._missed.inc(len(changed), kind="nodeclaim")
         return _ids(raw_claims)
 
     async def collect(self) -> None:
@@ -119,6 +144,7 @@ class Collector:
         present = await self.synchronise()
         claims = self._store.claims
         orphans = orphaned_pools(pools.values(), claim_uids=present.uids, claim_names=present.names)
+        self._orphans.set(len(orphans))
         by_provider_id = {
             claim.provider_id.lower(): self._store.nodes_by_provider_id(claim.provider_id) for claim in claims
         }
@@ -128,6 +154,11 @@ class Collector:
                 await self._delete_pool(pool)
             for claim in lost:
                 await self._delete_claim(claim)
+
+    def _tell_ages(self) -> None:
+        for of, listed_at in (("agentpools", self._inventory.listed_at), ("nodeclaims", self._listed_at)):
+            if listed_at is not None:
+                self._ages.set(max(self._clock() - listed_at, 0.0), of=of)
 
     async def _may_collect(self) -> bool:
         cluster = await self._arm.cluster()

@@ -190,7 +190,7 @@ class View:
         """Tell whether the pool was made for this very claim: by our tag, or by the peer for a claim of this age."""
         if pool.claim_uid:
             return pool.claim_uid == self.claim.uid
-        if not pool.is_peers or pool.name != self.claim.name:
+        if not pool.has_peers_marks or pool.name != self.claim.name:
             return False
         return pool.node_labels.get(names.CREATION_TIMESTAMP_LABEL) == creation_timestamp_label(self.claim.created)
 

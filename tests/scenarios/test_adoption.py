@@ -9,14 +9,14 @@ from fakes.aks import FakeAks
 from fakes.cluster.interface import ControlPlane
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from tests.claims import kaito_claim
-from tests.kube import CLAIMS, NODES, Kube, Object, condition, eventually, has_reason, is_true
+from tests.kube import CLAIMS, NODES, Kube, condition, eventually, has_reason, is_true
 from tests.scenarios.azure_side import USERS_POOL, calls, peers_pool, wait_calls
 from tests.scenarios.on_azure import AGES, LIST, PUT, hurry, pools, put_pool, settings, wait_pool
 from tests.scenarios.running import Running, running
+from tests.scenarios.the_peer import finish_as_the_peer, wait_gpu_node, write_as_the_peer_found_it
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-FINALIZER = "karpenter.sh/termination"
 USERS_POOLS = ("wstaken", "wsboth", pool_name("wsboth", alternative=True))
 
 
@@ -50,47 +50,6 @@ async def live_with_the_peer(aks: FakeAks, kube: Kube) -> None:
         put_pool(aks, "wsflight", **peers_pool(await write_as_the_peer_found_it(kube, "wsflight")))
     for name in USERS_POOLS:
         await wait_pool(aks, name, "Succeeded")
-
-
-async def write_as_the_peer_found_it(kube: Kube, name: str) -> Object:
-    """Write a claim and give it the peer's finalizer, which it adds before it asks for a pool."""
-    written = await kube.create(CLAIMS, kaito_claim(name))
-    await kube.patch(CLAIMS, name, {"metadata": {"finalizers": [FINALIZER]}})
-    return written
-
-
-async def wait_gpu_node(kube: Kube, pool: str) -> Object:
-    """Wait until the pool's Node is there with its GPU, and return it."""
-
-    async def nodes() -> list[Object]:
-        return [n for n in await kube.nodes_of_pool(pool) if n["status"]["allocatable"].get("nvidia.com/gpu") == "1"]
-
-    (node,) = await eventually(nodes, what=f"the GPU node of {pool}")
-    return node
-
-
-async def finish_as_the_peer(kube: Kube, name: str) -> None:
-    """Write to Node and claim what the peer has written once the claim is Ready."""
-    claim = await kube.claim(name)
-    assert claim is not None
-    node = await wait_gpu_node(kube, name)
-    owner = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name, "uid": claim["metadata"]["uid"]}
-    labels = {"karpenter.sh/registered": "true", "karpenter.sh/initialized": "true", **claim["metadata"]["labels"]}
-    metadata = {"finalizers": [FINALIZER], "labels": labels, "ownerReferences": [{**owner, "blockOwnerDeletion": True}]}
-    await kube.patch(NODES, node["metadata"]["name"], {"metadata": metadata})
-    conditions = [
-        {
-            "type": kind,
-            "status": "True",
-            "reason": kind,
-            "message": "",
-            "lastTransitionTime": claim["metadata"]["creationTimestamp"],
-            "observedGeneration": 1,
-        }
-        for kind in ("Launched", "Registered", "Initialized", "Ready")
-    ]
-    status = {"providerID": node["spec"]["providerID"], "nodeName": node["metadata"]["name"], "conditions": conditions}
-    await kube.patch(CLAIMS, f"{name}/status", {"status": status})
 
 
 async def delete(kube: Kube, aks: FakeAks, name: str) -> None:

@@ -220,8 +220,11 @@ def users_pool(name: str = NAME, *, state: str = "Succeeded", **labels: str) -> 
     return AgentPool(name=name, state=state, vm_size=T4, count=3, tags={"team": "vision"}, node_labels=labels)
 
 
-def peers_pool(name: str = NAME, *, state: str = "Succeeded", created: datetime = CREATED) -> AgentPool:
-    """Return a pool as Azure/gpu-provisioner has made it for a claim of that name and age."""
+def peers_pool(
+    name: str = NAME, *, state: str = "Succeeded", created: datetime = CREATED, kaito: bool = True
+) -> AgentPool:
+    """Return a pool as Azure/gpu-provisioner has made it for a claim of that name and age, KAITO's or another."""
+    owner = {names.WORKSPACE_LABEL: "workspace-phi-4-mini"} if kaito else {}
     return AgentPool(
         name=name,
         state=state,
@@ -229,7 +232,7 @@ def peers_pool(name: str = NAME, *, state: str = "Succeeded", created: datetime 
         count=1,
         tags={},
         node_labels={
-            names.WORKSPACE_LABEL: "workspace-phi-4-mini",
+            **owner,
             names.NODEPOOL_LABEL: "kaito",
             names.MACHINE_TYPE_LABEL: "gpu",
             names.CREATION_TIMESTAMP_LABEL: creation_timestamp_label(created),

@@ -387,8 +387,17 @@ def test_pool_that_goes_is_waited_for_even_where_a_node_has_joined(stored: list[
         users_pool(**{names.WORKSPACE_LABEL: "w", names.NODEPOOL_LABEL: "kaito"}),
         pool(uid="another-claim", owner="another-name"),
         peers_pool(created=CREATED - timedelta(seconds=1)),
+        peers_pool(created=CREATED - timedelta(seconds=1), kaito=False),
     ],
-    ids=["a user's", "a user's, failed", "a user's, going", "labelled like ours", "another claim's", "older, peer's"],
+    ids=[
+        "a user's",
+        "a user's, failed",
+        "a user's, going",
+        "labelled like ours",
+        "another claim's",
+        "older, peer's",
+        "older, peer's, not for KAITO",
+    ],
 )
 def test_foreign_pool_of_the_claims_name_is_left_alone_and_evaded(foreign: AgentPool) -> None:
     draft = after(view(claim(), node(), pools=listed(foreign)))
@@ -433,7 +442,9 @@ def test_pool_of_an_earlier_claim_is_not_deleted_again_before_azure_wants_to_be_
 # Adoption
 
 
-@pytest.mark.parametrize("mine", [pool(), peers_pool()], ids=["ours", "the peer's"])
+@pytest.mark.parametrize(
+    "mine", [pool(), peers_pool(), peers_pool(kaito=False)], ids=["ours", "the peer's", "the peer's, not for KAITO"]
+)
 @pytest.mark.parametrize("finalizers", [(), (names.TERMINATION_FINALIZER,)], ids=["unheld", "held by the peer"])
 def test_pool_that_was_made_for_the_claim_is_adopted(mine: AgentPool, finalizers: tuple[str, ...]) -> None:
     draft = after(view(claim(finalizers=finalizers), node(), pools=listed(mine)))

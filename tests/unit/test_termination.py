@@ -117,8 +117,8 @@ def test_claim_whose_spec_cannot_be_read_goes_as_any_other() -> None:
 
 @pytest.mark.parametrize(
     "mine",
-    [pool(), pool("other", owner=NAME), pool(HASHED, owner=NAME), peers_pool()],
-    ids=["recorded", "not recorded", "alternative", "the peer's"],
+    [pool(), pool("other", owner=NAME), pool(HASHED, owner=NAME), peers_pool(), peers_pool(kaito=False)],
+    ids=["recorded", "not recorded", "alternative", "the peer's", "the peer's, not for KAITO"],
 )
 def test_every_pool_of_the_claim_is_found_under_whatever_name(mine: AgentPool) -> None:
     assert after(view(claim(deleted=NOW), pools=listed(mine))).azure == DeletePool(name=mine.name)

@@ -181,6 +181,26 @@ async def test_what_kaito_has_made_for_the_workspace_is_taken_over() -> None:
 
 
 @virtual_time
+async def test_tuning_that_kaito_has_begun_goes_on_and_its_end_is_told() -> None:
+    async with World(0) as world:
+        await world.stop()
+        world.create(spec=TUNING)
+        assert world.workspace is not None
+        metadata = {
+            "namespace": "ml",
+            "name": "chat",
+            "ownerReferences": [{"uid": world.workspace["metadata"]["uid"], "controller": True}],
+            "labels": {"kaito.sh/workspace": "chat", "kaito.sh/workspacenamespace": "ml"},
+        }
+        job = world.api.create(JOBS, {"metadata": metadata, "spec": {}})
+        await world.start()
+        await world.settle(10)
+        assert world.status["state"] == "Succeeded"
+        assert [each["metadata"]["uid"] for each in world.api.objects[JOBS].values()] == [job["metadata"]["uid"]]
+        await world.rests()
+
+
+@virtual_time
 async def test_tuning_runs_once() -> None:
     async with World(0) as world:
         world.create(spec=TUNING)

@@ -1,0 +1,166 @@
+"""What the collector counts for those who watch it: ages of lists, what watches have missed, pools left over."""
+
+import random
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from provisioner.apis import names
+from provisioner.apis.failure import Failure, FailureClass
+from provisioner.azure.errors import ArmFailure
+from provisioner.azure.session import ArmResponse, AzureTarget
+from provisioner.kube.errors import Unavailable
+from provisioner.kube.events import EventRecorder
+from provisioner.kube.gateway import KubeGateway
+from provisioner.kube.metrics import Registry
+from provisioner.nodeclaim.assembly import Assembly
+from provisioner.settings import Settings
+from tests.unit.builders import NOW, kaito_claim
+
+
+class Cluster:
+    """An API server that has claims to list, and nothing else."""
+
+    def __init__(self) -> None:
+        self.claims: list[dict[str, Any]] = []
+        self.is_away = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+        if self.is_away:
+            raise Unavailable("it is away")
+        items = self.claims if path.endswith("/nodeclaims") else []
+        return {"metadata": {"resourceVersion": "1000"}, "items": items}
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        raise AssertionError(f"{method} {path} is not to be expected")
+
+
+class Azure:
+    """A stopped AKS cluster, in which nothing may be deleted."""
+
+    target = AzureTarget(subscription_id="s", resource_group="r", cluster_name="c")
+
+    def __init__(self) -> None:
+        self.pools: list[dict[str, Any]] = []
+        self.is_away = False
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        timeout: float,
+        accept: Collection[int],
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> ArmResponse:
+        assert operation == "managedclusters.get"
+        return ArmResponse(status=200, text='{"location": "eastus", "properties": {"powerState": {"code": "Stopped"}}}')
+
+    async def list(
+        self, path: str, *, operation: str, timeout: float, query: Mapping[str, str]
+    ) -> tuple[Mapping[str, Any], ...]:
+        if self.is_away:
+            raise ArmFailure(Failure(kind=FailureClass.INTERNAL, message="It is away."))
+        return tuple(self.pools)
+
+
+class World:
+    def __init__(self) -> None:
+        self.cluster, self.azure, self.registry, self.now = Cluster(), Azure(), Registry(), 0.0
+        kube = KubeGateway(transport=self.cluster)
+        self.collector = Assembly(
+            Settings(subscription_id="s", resource_group="r", cluster_name="c", deployment_mode="managed"),
+            kube=kube,
+            recorder=EventRecorder(kube, clock=lambda: NOW, instance="i"),
+            session=self.azure,
+            metrics=self.registry,
+            monotonic=lambda: self.now,
+            now=lambda: NOW,
+            rng=random.Random(1),  # noqa: S311
+        ).collector
+
+    def value(self, series: str) -> float | None:
+        lines = (line.rpartition(" ") for line in self.registry.expose().splitlines())
+        return next((float(number) for name, _, number in lines if name == series), None)
+
+
+POOLS = 'gpu_provisioner_list_age_seconds{of="agentpools"}'
+CLAIMS = 'gpu_provisioner_list_age_seconds{of="nodeclaims"}'
+MISSED = 'gpu_provisioner_found_by_list_total{kind="nodeclaim"}'
+ORPHANS = "gpu_provisioner_orphaned_agent_pools"
+
+
+def pool_of(uid: str) -> dict[str, Any]:
+    tags = {names.CLAIM_TAG: "ws1", names.CLAIM_UID_TAG: uid}
+    return {"name": "ws1", "properties": {"provisioningState": "Succeeded", "vmSize": "Standard_NC6", "tags": tags}}
+
+
+async def test_lists_have_no_age_before_there_was_one() -> None:
+    world = World()
+
+    assert (world.value(POOLS), world.value(CLAIMS)) == (None, None)
+
+
+async def test_the_age_of_a_list_grows_while_it_cannot_be_had_and_no_other_does() -> None:
+    world = World()
+    await world.collector.collect()
+    world.now, world.azure.is_away = 700.0, True
+    with pytest.raises(ArmFailure):
+        await world.collector.collect()
+
+    assert (world.value(POOLS), world.value(CLAIMS)) == (700, 0)
+
+    world.azure.is_away, world.cluster.is_away = False, True
+    with pytest.raises(Unavailable):
+        await world.collector.collect()
+    world.now = 1000.0
+
+    assert (world.value(POOLS), world.value(CLAIMS)) == (300, 300)
+
+
+async def test_what_a_list_finds_counts_as_missed_unless_it_is_the_first() -> None:
+    world = World()
+    world.cluster.claims = [kaito_claim("ws1", uid="1")]
+    await world.collector.synchronise()
+
+    assert world.value(MISSED) is None
+
+    world.cluster.claims.append(kaito_claim("ws2", uid="2"))
+    await world.collector.synchronise()
+    await world.collector.synchronise()
+
+    assert world.value(MISSED) == 1
+
+
+async def test_pools_without_a_claim_are_shown_for_as_long_as_they_may_not_be_deleted() -> None:
+    world = World()
+    world.azure.pools = [pool_of("gone")]
+    await world.collector.collect()
+
+    assert world.value(ORPHANS) == 1
+
+    world.cluster.claims = [kaito_claim("ws1", uid="gone")]
+    await world.collector.collect()
+
+    assert world.value(ORPHANS) == 0
