@@ -260,14 +260,15 @@ class Server:
                 await child.kill()
             raise _VllmEnded(self._words.text(otherwise=str(error))) from error
         self._words.serving()
-        self.state.progress = ""
         self.state.enter(Phase.SERVING)
         _log.info("serving %s", name)
 
     async def _tell_progress(self) -> None:
         began = time.monotonic()
-        while self.state.phase is not Phase.SERVING:
+        while True:
             held = await asyncio.to_thread(preflight.bytes_under, self._places.models)
+            if self.state.phase is Phase.SERVING:
+                return
             self.state.downloaded_bytes = held
             expected = f" of {self.state.expected_bytes / GIB:.1f}" if self.state.expected_bytes else ""
             self.state.progress = f"{held / GIB:.1f}{expected} GiB of weights there, {time.monotonic() - began:.0f} s"

@@ -35,6 +35,7 @@ def _known(pattern: str, advice: str, *, weight: int = 10) -> _Known:
 # `what` of a pattern is what is told, else it is the whole line. None begins with what may be anything: lines are long.
 _CORRECT: Final = "correct it in inference_config.yaml"
 _LARGER: Final = "choose a size with more GPU memory, or a quantised model"
+_MEMORY: Final = "the pod may have run out of memory"
 _DISK: Final = "the Node's disk is full: ask for a larger OS disk (resource storage) or size"
 _LICENCE: Final = "accept the model's licence and put a token into the Secret of modelAccessSecret"
 _NAME: Final = "check the model's name, and the Secret of modelAccessSecret if it is private"
@@ -110,6 +111,9 @@ _TABLE: Final = (
     ),
     # Of pydantic, below a line that names the class alone.
     _known(r"^(?:Value error|Assertion failed), (?P<what>.+?)(?: \[type=|$)", _CORRECT, weight=3),
+    # Of a process that has seen another end which said nothing.
+    _known(r"(?P<what>engine core exited unexpectedly)", _MEMORY, weight=1),
+    _known(r"(?P<what>Worker proc \S+ died unexpectedly \(exit code: -9\))", _MEMORY, weight=1),
     # Of a process that tells what another has died of.
     _known(r"Worker failed with error '(?P<what>.+)', please check", "", weight=2),
 )

@@ -416,6 +416,7 @@ async def test_a_group_comes_together_and_ends_when_a_member_is_another(
     assert leader.state.phase is Phase.GATHERING
     tasks.append(asyncio.create_task(pod(1, worker)))
     await until(lambda: leader.state.phase is Phase.SERVING and worker.state.phase is Phase.SERVING)
+    assert (leader.state.progress, worker.state.progress) == ("", "")
 
     # The worker dies and is back before anybody has missed it.
     worker.end()

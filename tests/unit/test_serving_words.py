@@ -70,6 +70,21 @@ TOO_LONG = "To serve at least one request with the model's max seq len (16384), 
             ["World size (8) is larger than the number of available GPUs (4) in this node. Set '--nnodes'"],
             "World size (8) is larger than the number of available GPUs (4): lower vllm.tensor-parallel-size",
         ),
+        (
+            [
+                "(APIServer pid=1) ERROR 11-21 10:00:00 [a.py:1] EngineDeadError: EngineCore encountered an issue.",
+                "WARNING 11-21 10:00:00 [a.py:8] MPClient: engine core exited unexpectedly; starting cleanup",
+            ],
+            "engine core exited unexpectedly: the pod may have run out of memory",
+        ),
+        (
+            ["Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor."],
+            "Worker proc VllmWorker-1 died unexpectedly (exit code: -9): the pod may have run out of memory",
+        ),
+        (
+            ["Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down", "RuntimeError: CUDA error"],
+            "RuntimeError: CUDA error",
+        ),
         (["\x1b[31mKeyError: 'a'\x1b[0m", "ValueError: consequence"], "KeyError: 'a'"),
         (["RuntimeError: Engine core initialization failed. See root cause above."], "nothing"),
         (["INFO ready", ""], "nothing"),
