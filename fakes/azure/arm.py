@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from fakes.azure import errors, skus
 from fakes.azure.cluster import Cluster
 from fakes.azure.etags import Conditions
+from fakes.azure.ids import find_id, parent
 from fakes.azure.machines import machine_resource
 from fakes.azure.operations import Operation
 from fakes.azure.routes import METHOD_NOT_ALLOWED, UNKNOWN, Match
@@ -81,6 +82,8 @@ class Arm:
             "operationResults.get": self._get_operation_result,
             "skus.list": self._list_skus,
             "usages.list": self._list_usages,
+            "subnets.get": self._get_subnet,
+            "capacityReservations.list": self._list_reservations,
         }
 
     def check(self, request: Request) -> None:
@@ -230,6 +233,35 @@ class Arm:
         keyed = [(f"{index:06d}", row) for index, row in enumerate(rows)]
         return self._page(request, keyed, size=self._settings.usage_page_size)
 
+    # --- what pools refer to
+
+    def _get_subnet(self, request: Request) -> Response:
+        found = find_id(request.path, self._settings.subnets)
+        if found is not None:
+            return Response(status=200, body=_resource(found, {"provisioningState": "Succeeded"}))
+        arguments = request.match.arguments
+        if any(_same(parent(known), parent(request.path)) for known in self._settings.subnets):
+            raise errors.child_not_found(request.path)
+        raise errors.resource_not_found("Microsoft.Network/virtualNetworks", arguments["network"], arguments["owner"])
+
+    def _list_reservations(self, request: Request) -> Response:
+        groups = self._settings.capacity_reservation_groups
+        group = request.path.rpartition("/")[0]
+        found = find_id(group, groups)
+        if found is None:
+            raise errors.parent_not_found(group)
+        rows = []
+        for number, entry in enumerate(groups[found]):
+            size, _, zone = entry.partition("/")
+            row = {
+                **_resource(f"{found}/capacityReservations/reservation-{number}", {"provisioningState": "Succeeded"}),
+                "location": self._ids.location,
+                "sku": {"name": size, "capacity": 1},
+                **({"zones": [zone]} if zone else {}),
+            }
+            rows.append((f"{number:06d}", row))
+        return self._page(request, rows, size=self._settings.page_size)
+
     # --- pages
 
     def _page(self, request: Request, rows: list[tuple[str, Any]], *, size: int) -> Response:
@@ -242,6 +274,11 @@ class Arm:
             query = {name: value for name, value in request.query.items() if name != "$skiptoken"}
             body["nextLink"] = f"{self._endpoint}{request.path}?{urlencode(query | {'$skiptoken': token})}"
         return Response(status=200, body=body)
+
+
+def _resource(resource_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    name = resource_id.rpartition("/")[2]
+    return {"id": resource_id, "name": name, "properties": dict(properties)}
 
 
 def _same(left: str, right: str) -> bool:

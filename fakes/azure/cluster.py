@@ -14,7 +14,7 @@ from fakes.azure import errors, rules, schema, skus
 from fakes.azure.clock import Timeline
 from fakes.azure.etags import Conditions
 from fakes.azure.fleet import Fleet
-from fakes.azure.ids import ResourceIds
+from fakes.azure.ids import ResourceIds, find_id
 from fakes.azure.machines import Machine, machine
 from fakes.azure.operations import Kind, Operation, Operations
 from fakes.azure.outcomes import Fate, Outcome
@@ -33,6 +33,7 @@ _STATE: Final[Mapping[Kind, str]] = {
     "Deleting": "Deleting",
     "DeletingMachines": "Scaling",
 }
+_RESERVATION: Final = "capacityReservationGroupID"
 
 
 class Cluster:
@@ -65,7 +66,10 @@ class Cluster:
     def _add_system_pool(self) -> None:
         # Past all checks: it was there before quotas and restrictions became what they are now.
         sku = skus.catalogue()["standard_d4s_v5"]
-        pool = self._make_pool("systempool", {"mode": "System", "vmSize": sku.name}, sku=sku)
+        wish: dict[str, Any] = {"mode": "System", "vmSize": sku.name}
+        if self.settings.subnets:
+            wish["vnetSubnetID"] = self.settings.subnets[0]
+        pool = self._make_pool("systempool", wish, sku=sku)
         pool.state, pool.created = "Succeeded", True
         self.pools[pool.name] = pool
         self.fleet.found(pool)
@@ -83,10 +87,24 @@ class Cluster:
     def _new_pool(self, name: str, wish: Mapping[str, Any]) -> Pool:
         sku = rules.check(self._request(name, wish, existing=None))
         self._check_free(name)
+        subnet = next((found for other in self.pools.values() if (found := _subnet_of(other))), None)
+        if subnet and not wish.get("vnetSubnetID"):
+            wish = {**wish, "vnetSubnetID": subnet}
+        if not self._is_reserved(wish):
+            # With a warning and without the group, as documented:
+            # https://learn.microsoft.com/azure/aks/use-capacity-reservation-groups.
+            wish = {name: value for name, value in wish.items() if name != _RESERVATION}
         pool = self._make_pool(name, wish, sku=sku)
         self.fleet.preflight(pool, count=pool.count)
         self.pools[name] = pool
         return pool
+
+    def _is_reserved(self, wish: Mapping[str, Any]) -> bool:
+        groups = self.settings.capacity_reservation_groups
+        found = find_id(wish.get(_RESERVATION) or "", groups)
+        size = str(wish.get("vmSize")).lower()
+        places = {f"{size}/{zone}" for zone in wish.get("availabilityZones") or ()} or {size}
+        return found is not None and any(each.lower() in places for each in groups[found])
 
     def _change_pool(self, pool: Pool, wish: Mapping[str, Any]) -> None:
         rules.check(self._request(pool.name, wish, existing=pool))
@@ -423,3 +441,7 @@ class Cluster:
                 "networkProfile": {"networkPlugin": "azure", "loadBalancerSku": "standard"},
             },
         }
+
+
+def _subnet_of(pool: Pool) -> str | None:
+    return pool.properties.get("vnetSubnetID")

@@ -147,13 +147,29 @@ def cluster_not_found(cluster: str, group: str) -> AzureError:
 
 
 def parent_not_found(parent: str) -> AzureError:
-    """The managed cluster of an agent pool does not exist."""
+    """What the resource is a child of does not exist, such as the managed cluster of an agent pool."""
     return AzureError(
         404,
         "ParentResourceNotFound",
         f"Can not perform requested operation on nested resource. Parent resource '{parent}' not found.",
         shape="nested",
     )
+
+
+def resource_not_found(kind: str, name: str, group: str) -> AzureError:
+    """No such resource, as ARM says of those that are no child of another."""
+    return AzureError(
+        404,
+        "ResourceNotFound",
+        f"The Resource '{kind}/{name}' under resource group '{group}' was not found. For more details please go to "
+        "https://aka.ms/ARMResourceNotFoundFix",
+        shape="nested",
+    )
+
+
+def child_not_found(resource_id: str) -> AzureError:
+    """No such child of a resource that is there, as Network says."""
+    return AzureError(404, "NotFound", f"Resource {resource_id} not found.", shape="nested")
 
 
 def unknown_resource_type(path: str) -> AzureError:

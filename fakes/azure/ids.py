@@ -1,6 +1,7 @@
 """Who and where: the one cluster that is served, and how Azure spells the IDs of what belongs to it."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,20 @@ class ResourceIds:
         """Return the resource ID of a machine, the child of an agent pool."""
         return f"{self.pool_id(pool)}/machines/{machine}"
 
+    def subnet_id(self, name: str, *, group: str = "rg-network", network: str = "vnet-1") -> str:
+        """Return the resource ID of a subnet."""
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{group}/providers/Microsoft.Network"
+            f"/virtualNetworks/{network}/subnets/{name}"
+        )
+
+    def reservation_id(self, name: str, *, group: str = "rg-network") -> str:
+        """Return the resource ID of a capacity reservation group."""
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
+            f"/capacityReservationGroups/{name}"
+        )
+
     @property
     def _digits(self) -> str:
         # Eight digits that all scale sets of a cluster share.
@@ -67,3 +82,13 @@ class ResourceIds:
     def provider_id(self, pool: str, index: int) -> str:
         """Return the Node's providerID; the cloud provider lower-cases the resource group."""
         return "azure://" + self.instance_id(pool, index, group=self.node_resource_group.lower())
+
+
+def find_id(resource_id: str, known: Iterable[str]) -> str | None:
+    """Return the ID as it is known, None where it is not; ARM ignores the case of letters."""
+    return next((each for each in known if each.lower() == resource_id.rstrip("/").lower()), None)
+
+
+def parent(resource_id: str) -> str:
+    """Return the ID of what a child is in."""
+    return resource_id.rstrip("/").rsplit("/", 2)[0]

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fakes.azure.ids import ResourceIds
 from fakes.azure.pools import Instance, Pool
+
+# What a device plugin that follows the strategy `single` advertises for each GPU:
+# https://learn.microsoft.com/azure/aks/gpu-multi-instance.
+_INSTANCES: Final = {"MIG1g": 7, "MIG2g": 3, "MIG3g": 2, "MIG4g": 1, "MIG7g": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +17,8 @@ class Machine:
     """A virtual machine that exists. Its name is the name its Node will have.
 
     `vm_size` is in Azure's own spelling, `gpu_count` and `gpu_vendor` are the hardware's, whatever the SKU's
-    capabilities say. `vm_id` and `created_at` (simulated seconds) tell it from an earlier machine of the same name.
+    capabilities say; of partitioned GPUs it is their instances that count. `gpu_managed` says that AKS runs the device
+    plugin itself. `vm_id` and `created_at` (simulated seconds) tell it from an earlier machine of the same name.
     """
 
     pool: str
@@ -33,6 +38,7 @@ class Machine:
     memory_gib: float
     gpu_count: int
     gpu_vendor: str | None
+    gpu_managed: bool
     os_disk_gib: int
     max_pods: int
     vm_id: str
@@ -58,8 +64,9 @@ def machine(pool: Pool, instance: Instance, ids: ResourceIds) -> Machine:
         kubernetes_version=pool.version,
         vcpus=pool.sku.vcpus,
         memory_gib=pool.sku.memory_gb,
-        gpu_count=pool.sku.private.gpu_count,
+        gpu_count=pool.sku.private.gpu_count * _INSTANCES.get(properties.get("gpuInstanceProfile", ""), 1),
         gpu_vendor=pool.sku.private.gpu_vendor,
+        gpu_managed=(properties.get("gpuProfile", {}).get("nvidia") or {}).get("managementMode") == "Managed",
         os_disk_gib=properties["osDiskSizeGB"],
         max_pods=properties["maxPods"],
         vm_id=instance.vm_id,

@@ -10,6 +10,8 @@ _CLUSTER: Final = (
 )
 _POOL: Final = f"{_CLUSTER}/agentPools/{{pool}}"
 _LOCATION: Final = "/subscriptions/{subscription}/providers/Microsoft.ContainerService/locations/{location}"
+# Any resource group, not the cluster's alone.
+_GROUP: Final = "/subscriptions/{subscription}/resourceGroups/{owner}/providers"
 
 _TABLE: Final = (
     ("POST", "/{tenant}/oauth2/v2.0/token", "entra.token"),
@@ -26,6 +28,12 @@ _TABLE: Final = (
     ("GET", f"{_LOCATION}/operationresults/{{operation}}", "operationResults.get"),
     ("GET", "/subscriptions/{subscription}/providers/Microsoft.Compute/skus", "skus.list"),
     ("GET", "/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{location}/usages", "usages.list"),
+    ("GET", f"{_GROUP}/Microsoft.Network/virtualNetworks/{{network}}/subnets/{{subnet}}", "subnets.get"),
+    (
+        "GET",
+        f"{_GROUP}/Microsoft.Compute/capacityReservationGroups/{{reservation}}/capacityReservations",
+        "capacityReservations.list",
+    ),
     ("GET", "/api/retail/prices", "prices.list"),
 )
 

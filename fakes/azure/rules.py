@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fakes.azure import errors, skus
-from fakes.azure.ids import ResourceIds
+from fakes.azure.ids import ResourceIds, find_id, parent
 from fakes.azure.pools import SPOT_LABEL, Pool, fits_cache
 from fakes.azure.schema import PROPERTIES
 from fakes.azure.settings import Settings
@@ -20,6 +20,8 @@ from fakes.azure.syntax import check_labels, check_tags, check_taints
 # https://learn.microsoft.com/azure/aks/create-node-pools
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)
 _WINDOWS_NAME_LENGTH: Final = 6
+_LEAST_PODS: Final = 10
+_MOST_PODS: Final = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,9 @@ def check(request: PutRequest) -> Sku:
     _check_disk(request, sku=sku)
     _check_priority(request, sku=sku)
     _check_gpu(request.wish, sku=sku)
+    _check_pods(request.wish)
+    _check_subnet(request)
+    _check_reservation(request)
     _check_zones(request, sku=sku)
     _check_version(request)
     check_labels(_without_spot(request.wish))
@@ -181,18 +186,92 @@ def _check_priority(request: PutRequest, *, sku: Sku) -> None:
 def _check_gpu(wish: Mapping[str, Any], *, sku: Sku) -> None:
     hardware = sku.private
     if wish.get("gpuInstanceProfile") and not hardware.mig:
-        # Wording not published.
-        raise errors.invalid_parameter(
+        # The code is in AKS's own list of codes, the wording is not published.
+        raise errors.AzureError(
+            400,
+            "VMSizeDoesNotSupportMIG",
             f"VM size {sku.name} does not support a GPU instance profile.",
             target="agentPoolProfile.gpuInstanceProfile",
         )
+    profile = wish.get("gpuProfile", {})
+    _check_gpu_profile(profile)
+    mode = (profile.get("nvidia") or {}).get("managementMode")
+    if mode == "Managed" and hardware.gpu_vendor != "nvidia":
+        # Documented as a rule, wording not published: https://learn.microsoft.com/azure/aks/aks-managed-gpu-nodes.
+        raise errors.bad_request(
+            f"The managed GPU experience is not supported on VM size {sku.name}.",
+            target="agentPoolProfile.gpuProfile.nvidia.managementMode",
+        )
     accelerated = hardware.gpu_vendor is not None or sku.gpus is not None
-    if accelerated and not hardware.aks_driver and wish.get("gpuProfile", {}).get("driver") != "None":
+    if accelerated and not hardware.aks_driver and profile.get("driver") != "None":
         # Documented as a rule (sizes without a driver of AKS's need `driver: None`), wording not published.
         raise errors.bad_request(
             f"AKS does not install a GPU driver on VM size {sku.name}; set gpuProfile.driver to None.",
             target="agentPoolProfile.gpuProfile.driver",
         )
+
+
+def _check_gpu_profile(profile: Mapping[str, Any]) -> None:
+    nvidia = profile.get("nvidia")
+    values = {
+        "driver": (profile.get("driver"), ("Install", "None")),
+        "nvidia.managementMode": ((nvidia or {}).get("managementMode"), ("Managed", "Unmanaged")),
+    }
+    for name, (value, allowed) in values.items():
+        if value is not None and value not in allowed:
+            raise errors.invalid_parameter(
+                f"The value of parameter agentPoolProfile.gpuProfile.{name} is invalid.",
+                target=f"agentPoolProfile.gpuProfile.{name}",
+            )
+
+
+def _check_pods(wish: Mapping[str, Any]) -> None:
+    # https://learn.microsoft.com/azure/aks/quotas-skus-regions; codes in AKS's own list, wording not published.
+    pods = wish.get("maxPods")
+    if pods is None or _LEAST_PODS <= pods <= _MOST_PODS:
+        return
+    code = "InsufficientMaxPods" if pods < _LEAST_PODS else "MaxPodsLimitExceeded"
+    raise errors.AzureError(
+        400,
+        code,
+        f"The value of parameter agentPoolProfile.maxPods is invalid: {pods} is not in the range "
+        f"[{_LEAST_PODS}, {_MOST_PODS}].",
+        target="agentPoolProfile.maxPods",
+    )
+
+
+def _check_subnet(request: PutRequest) -> None:
+    wished = request.wish.get("vnetSubnetID")
+    if not wished or request.existing is not None:
+        return
+    target = "agentPoolProfile.vnetSubnetID"
+    # That all pools are in one network is documented (https://learn.microsoft.com/azure/aks/node-pool-unique-subnet).
+    # The wording for pools without a subnet is that of https://github.com/Azure/AKS/issues/2927, no other is published.
+    for pool in request.others:
+        theirs = pool.properties.get("vnetSubnetID")
+        if not theirs:
+            raise errors.invalid_parameter(f"The AgentPool {pool.name} does not have subnet defined.", target=target)
+        if parent(theirs).lower() != parent(wished).lower():
+            raise errors.invalid_parameter(
+                f"The subnet {wished} is not in the virtual network of agent pool {pool.name}.", target=target
+            )
+    if find_id(wished, request.settings.subnets) is None:
+        raise errors.invalid_parameter(f"The subnet {wished} could not be found.", target=target)
+
+
+def _check_reservation(request: PutRequest) -> None:
+    wished = request.wish.get("capacityReservationGroupID")
+    if not wished:
+        return
+    target = "agentPoolProfile.capacityReservationGroupID"
+    if request.wish.get("scaleSetPriority") == "Spot":
+        # The code is in AKS's own list of codes, the wording is not published.
+        raise errors.AzureError(
+            400, "CRGConflictWithSpotVM", "A capacity reservation group cannot be used by a spot pool.", target=target
+        )
+    if find_id(wished, request.settings.capacity_reservation_groups) is None:
+        # Neither code nor wording are published.
+        raise errors.invalid_parameter(f"The capacity reservation group {wished} could not be found.", target=target)
 
 
 def _check_zones(request: PutRequest, *, sku: Sku) -> None:

@@ -125,6 +125,17 @@ class Settings(BaseModel):
         default="pool", description="whose the bucket of PUT AgentPool is; Azure's documents say both"
     )
 
+    subnets: tuple[str, ...] = Field(
+        default=(),
+        description="resource IDs of the subnets that there are; the cluster's own pool is in the first when it "
+        "starts, without any it is in a network of AKS's own",
+    )
+    capacity_reservation_groups: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="capacity reservation groups by resource ID: what is reserved, as SIZE or SIZE/ZONE; of how many "
+        "VMs does not matter",
+    )
+
     compute_reads_per_minute: int | None = Field(
         default=None, ge=1, description="reads of Compute (SKUs, usages) that it serves; its limit is not published"
     )

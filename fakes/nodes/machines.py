@@ -80,6 +80,10 @@ class Machine(Protocol):
         """`nvidia`, `amd` or None."""
 
     @property
+    def gpu_managed(self) -> bool:
+        """Whether AKS runs the device plugin on the machine itself."""
+
+    @property
     def os_disk_gib(self) -> int:
         """OS disk in GiB."""
 

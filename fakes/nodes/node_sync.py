@@ -256,7 +256,7 @@ class NodeSync:
             not machine.gpu_count
             or vendor is None
             or any(self._faults.find(kind, machine) for kind in broken)
-            or not self._plugins.plugin_serves(machine.name, vendor)
+            or not (machine.gpu_managed or self._plugins.plugin_serves(machine.name, vendor))
         ):
             track.plugin_since = None
             return None, 0.0

@@ -41,7 +41,7 @@ class AgentPool:
     `spot` is its scaleSetPriority, `zones` its availabilityZones, none where it is regional, and `max_surge` its
     upgradeSettings.maxSurge as written: a number of nodes or a percentage, empty for AKS's default.
     `kubernetes_version` is what its nodes run, patch version and all (currentOrchestratorVersion), `power_state` its
-    powerState's code.
+    powerState's code. `gpu_instance_profile` is the MIG profile of its GPUs, empty where they are whole.
     """
 
     name: str
@@ -58,6 +58,7 @@ class AgentPool:
     max_surge: str = ""
     kubernetes_version: str = ""
     power_state: str = ""
+    gpu_instance_profile: str = ""
 
     @property
     def claim_uid(self) -> str:
@@ -118,6 +119,7 @@ def parse_agent_pool(raw: Mapping[str, Any]) -> AgentPool:
         max_surge=str((properties.get("upgradeSettings") or {}).get("maxSurge") or ""),
         kubernetes_version=str(properties.get("currentOrchestratorVersion") or ""),
         power_state=str((properties.get("powerState") or {}).get("code") or ""),
+        gpu_instance_profile=str(properties.get("gpuInstanceProfile") or ""),
     )
 
 

@@ -82,6 +82,10 @@ SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
 # Ours. What a restart needs to find a claim's agent pool again, written before the pool is asked for.
 AGENT_POOL_ANNOTATION: Final = "gpu-provisioner.kaito.sh/agent-pool"
 INSTANCE_TYPE_ANNOTATION: Final = "gpu-provisioner.kaito.sh/instance-type"
+# By which MIG profile the GPUs of that size are partitioned; without it they are whole.
+GPU_INSTANCE_PROFILE_ANNOTATION: Final = "gpu-provisioner.kaito.sh/gpu-instance-profile"
+# What its node class said at launch of the device plugin, where that was not the default; the class may be gone since.
+DEVICE_PLUGIN_ANNOTATION: Final = "gpu-provisioner.kaito.sh/device-plugin"
 # On a Workspace: how many Nodes it is to have, for clusters whose CRD writes a resource.count of 1 by itself.
 NODE_COUNT_ANNOTATION: Final = "gpu-provisioner.kaito.sh/node-count"
 

@@ -89,7 +89,7 @@ class _Group:
 # LIST. GET of a cluster has a bucket of its own. A PUT counts against its agent pool (20, one a minute), which is
 # bounded below, and against ARM's writes
 # (https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling). Compute counts
-# reads by the hundred in minutes.
+# reads by the hundred in minutes, and so does Network.
 _LANES: Final[tuple[tuple[str, _Verb, str, float, float], ...]] = (
     ("agentpools", "read", "agentpools.list", 16, 0.4),
     ("agentpools", "delete", "agentpools.delete", 38, 0.4),
@@ -99,6 +99,8 @@ _LANES: Final[tuple[tuple[str, _Verb, str, float, float], ...]] = (
     ("put", "write", "agentpools.create", 200, 10.0),
     ("compute", "read", "skus.list", 20, 0.2),
     ("compute", "read", "usages.list", 20, 0.2),
+    ("compute", "read", "capacityreservations.list", 20, 0.2),
+    ("network", "read", "subnets.get", 20, 0.2),
 )
 _PUT: Final = "put"
 _PUT_SIZE: Final = 20

@@ -19,6 +19,13 @@ TIMEOUT: Final = 60.0
 
 _LOCATION: Final = re.compile(r"[a-z0-9]{2,60}", re.ASCII)
 
+# Where a host may have an OS disk: its cache, the temporary disk or NVMe, and the unit of each in bytes. The last only
+# where Azure says so (https://learn.microsoft.com/azure/virtual-machines/ephemeral-os-disks).
+_ROOMS: Final = {"CachedDiskBytes": 1, "MaxResourceVolumeMB": 1 << 20}
+_PLACEMENTS: Final = "SupportedEphemeralOSDiskPlacements"
+_NVME: Final = "NvmeDisk"
+_NVME_ROOM: Final = {"NvmeDiskSizeInMiB": 1 << 20}
+
 _REASON: Final = re.compile(r"[A-Za-z]{2,60}", re.ASCII)
 _ACCESS_PAGE: Final = "https://learn.microsoft.com/troubleshoot/azure/general/region-access-request-process"
 # https://learn.microsoft.com/rest/api/compute/resource-skus/list#resourceskurestrictionsreasoncode: the first is about
@@ -46,6 +53,8 @@ class Sku:
     `gpus` is the capability as listed, which is absent for some GPU sizes and set for some FPGAs. `restriction` is a
     sentence on why this subscription may not use the size in the region at all, and what to do about it, empty where it
     may. `zones` are those that it may use, `closed_zones` those that have the size and are closed to it.
+    `ephemeral_os_disk_gib` is the largest OS disk that its host has room for, in the cache, on the temporary disk or on
+    NVMe, 0 where it takes none and None where Azure does not say.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Sku:
     closed_zones: tuple[str, ...] = ()
     restriction: str = ""
     low_priority_capable: bool = True
+    ephemeral_os_disk_gib: int | None = None
 
     @property
     def restricted(self) -> bool:
@@ -157,9 +167,23 @@ def _parse(item: Mapping[str, Any], location: str) -> Sku | None:
             restriction=_sentence(item["name"], reason, location) if reason else "",
             # Only where Azure says so: it is Azure that refuses, and quota for spot VMs is often none at all.
             low_priority_capable=str(capabilities.get("LowPriorityCapable")).lower() != "false",
+            ephemeral_os_disk_gib=_ephemeral_os_disk(capabilities),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _ephemeral_os_disk(capabilities: Mapping[str, Any]) -> int | None:
+    match str(capabilities.get("EphemeralOSDiskSupported")).lower():
+        case "false":
+            return 0
+        case "true":
+            units = _ROOMS | (_NVME_ROOM if _NVME in str(capabilities.get(_PLACEMENTS)) else {})
+            rooms = [int(capabilities[name]) * unit >> 30 for name, unit in units.items() if name in capabilities]
+            # What is supported has room somewhere, and where Azure does not say how much, it is Azure that knows.
+            return max(rooms, default=0) or None
+        case _:
+            return None
 
 
 def _restrictions(item: Mapping[str, Any], location: str) -> tuple[str, set[str]]:

@@ -32,7 +32,7 @@ async def read_cluster(kubeconfig: str) -> Cluster:
             nodes, _ = await kube.list_nodes()
     except (KubeError, ConfigException) as error:
         return Cluster(
-            note=f"Kubernetes is not asked ({error}): sizes are ordered by price, whatever a KaitoNodeClass says."
+            note=f"Kubernetes is not asked ({error}): what KaitoNodeClasses say is left out, but for those in files."
         )
     return Cluster(
         node_classes={item["metadata"]["name"]: item for item in classes}, nodes=tuple(map(parse_node, nodes))

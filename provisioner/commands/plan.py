@@ -22,7 +22,7 @@ from provisioner.commands.survey import Survey, Wanted, survey
 from provisioner.commands.workspaces import look_up, serve, unknown_models
 from provisioner.gpus import catalogue
 from provisioner.nodeclaim.holds import holds
-from provisioner.nodeclaim.nodeclass import preference, problem
+from provisioner.nodeclaim.nodeclass import problem, spec_of
 
 # Of Hugging Face's own tools: with it, gated models are found too.
 _TOKEN: Final = "HF_TOKEN"  # noqa: S105 -- a variable's name
@@ -105,7 +105,7 @@ def _situation(found: Survey, cluster: Cluster, documents: Documents) -> Situati
         holds=held,
         pools=found.pools,
         max_pools=found.cluster.max_agent_pools if found.cluster else None,
-        preference_of=lambda name: preference(classes.get(name)),
+        class_of=lambda name: spec_of(classes.get(name)),
         # What Kubernetes was not asked for is not missing.
         class_problem_of=lambda name: problem(name, classes.get(name)) if name in classes or not cluster.note else None,
     )

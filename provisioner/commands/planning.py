@@ -11,13 +11,14 @@ from typing import Any, Final
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.apis.nodeclass import DEFAULTS, NodeClassSpec
 from provisioner.apis.quota import REGIONAL_USAGE, SPOT_USAGE, Usage
 from provisioner.commands.documents import Wish
 from provisioner.commands.exits import Exit
 from provisioner.commands.workspaces import Served
 from provisioner.nodeclaim.agentpool_spec import check, pool_name, render
-from provisioner.nodeclaim.nodeclass import ClassProblem
-from provisioner.placement.market import Market, Offer, Placement, Preference
+from provisioner.nodeclaim.nodeclass import ClassProblem, terms
+from provisioner.placement.market import Market, Offer, Placement
 from provisioner.placement.place import place
 from provisioner.placement.quota import RegionQuota
 from provisioner.placement.size import Sizes
@@ -50,7 +51,7 @@ class Situation:
     holds: Holds = field(default_factory=dict)
     pools: Sequence[AgentPool] = ()
     max_pools: int | None = None
-    preference_of: Callable[[str], Preference] = lambda _: "Price"
+    class_of: Callable[[str], NodeClassSpec] = lambda _: DEFAULTS
     class_problem_of: Callable[[str], ClassProblem | None] = lambda _: None
 
 
@@ -234,7 +235,7 @@ class _Planner:
             placement=placement,
             pool=pool,
             notes=(*offer.notes, *notes),
-            body=render(claim, spec, offer),
+            body=render(claim, spec, offer, node_class=self._situation.class_of(claim.class_name)),
         )
 
     def _pool(self, wish: Wish) -> tuple[str, tuple[str, ...]]:
@@ -264,12 +265,14 @@ class _Planner:
 
     def _market(self, claim: NodeClaim) -> Market:
         situation = self._situation
+        said = situation.class_of(claim.class_name)
         return Market(
             sizes=situation.sizes,
             now=situation.now,
             location=situation.location,
             quota=RegionQuota(usages=situation.usages, holds=dict(self._holds), region=situation.location),
-            preference=situation.preference_of(claim.class_name),
+            preference=said.size_preference,
+            terms=terms(claim.class_name, said),
         )
 
     def quotas(self) -> tuple[QuotaChange, ...]:

@@ -1,15 +1,17 @@
 """Renders the agent pool that a claim becomes: its name and the body of the PUT. Pure."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import POOL_NAME
+from provisioner.apis.labels import is_key, is_value, is_within
 from provisioner.apis.nodeclaim import NodeClaim, NodeClaimSpec
+from provisioner.apis.nodeclass import DEFAULTS, SET_BY_AKS, NodeClassSpec
 from provisioner.apis.taints import UNREGISTERED_TAINT, Taint
+from provisioner.placement.labels import traits
 from provisioner.placement.market import Offer, Refusal
 
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -20,13 +22,7 @@ _RESERVED_PREFIXES: Final = ("kubernetes.azure.com/", "kubernetes.io/")
 # Set by AKS or the kubelet on every Node, or refused from a kubelet by the NodeRestriction admission plugin: not
 # for the pool's nodeLabels. Those of them that a claim carries are put on its Node when it registers.
 _NODE_DOMAINS: Final = ("kubernetes.io", "k8s.io")
-_SET_BY_AKS: Final = frozenset({"agentpool", "storageprofile", "storagetier", "accelerator"})
 _WELL_KNOWN: Final = frozenset({names.OS_LABEL, names.ARCH_LABEL, "kubernetes.io/hostname"})
-
-_NAME: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_SUBDOMAIN: Final = r"(?=.{1,253}/)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
-_LABEL_KEY: Final = re.compile(rf"(?:{_SUBDOMAIN}/)?{_NAME}", re.ASCII)
-_LABEL_VALUE: Final = re.compile(rf"(?:{_NAME})?", re.ASCII)
 
 _SPOT_TAINT_KEY: Final = "kubernetes.azure.com/scalesetpriority"
 _OS_SKUS: Final = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}
@@ -68,7 +64,7 @@ def launch_labels(claim: NodeClaim, offer: Offer, *, location: str) -> dict[str,
 def class_label(claim: NodeClaim) -> dict[str, str]:
     """Return the label that names the claim's class; none where the name of the class does not fit into a label."""
     name = claim.class_name
-    return {names.NODECLASS_LABEL: name} if _LABEL_VALUE.fullmatch(name) else {}
+    return {names.NODECLASS_LABEL: name} if is_value(name) else {}
 
 
 def check(claim: NodeClaim, spec: NodeClaimSpec) -> Refusal | None:
@@ -76,56 +72,93 @@ def check(claim: NodeClaim, spec: NodeClaimSpec) -> Refusal | None:
     return _check_labels(claim.labels) or _check_taints(spec.taints)
 
 
-def render(claim: NodeClaim, spec: NodeClaimSpec, offer: Offer) -> dict[str, Any]:
+def render(
+    claim: NodeClaim, spec: NodeClaimSpec, offer: Offer, *, node_class: NodeClassSpec = DEFAULTS
+) -> dict[str, Any]:
     """Return the body of the PUT.
 
-    Where Azure/gpu-provisioner sets a field, the value is the same as its. What is added: the tags that prove
-    ownership, and the fields of what it cannot do (spot, zones).
+    Where Azure/gpu-provisioner sets a field, and the class says nothing else, the value is the same as its. What is
+    added: the tags that prove ownership, and the fields of what it cannot do (spot, zones, those of the class).
     """
-    image_family = claim.annotations.get(names.NODE_IMAGE_FAMILY_ANNOTATION, "").lower()
     properties: dict[str, Any] = {
         "count": 1,
         "mode": "User",
-        "nodeLabels": _node_labels(claim, offer),
-        "nodeTaints": [_aks_taint(taint) for taint in spec.taints if not _is_set_elsewhere(taint)],
-        "osSKU": _OS_SKUS.get(image_family, "Ubuntu"),
+        "nodeLabels": _node_labels(claim, offer, node_class),
+        "nodeTaints": _node_taints(spec, node_class),
+        "osSKU": _os_sku(claim, node_class),
         "osType": "Linux",
-        "tags": {names.CLAIM_TAG: claim.name, names.CLAIM_UID_TAG: claim.uid},
+        "tags": {**node_class.tags, names.CLAIM_TAG: claim.name, names.CLAIM_UID_TAG: claim.uid},
         "type": "VirtualMachineScaleSets",
         "vmSize": offer.size.name,
     }
-    if offer.os_disk_gib is not None:
-        properties["osDiskSizeGB"] = offer.os_disk_gib
-    if offer.size.gpu_resource == names.AMD_GPU:
-        # AKS has no AMD driver and refuses these sizes unless it is told to install none.
-        properties["gpuProfile"] = {"driver": "None"}
-    if offer.zones:
-        properties["availabilityZones"] = list(offer.zones)
-    if offer.capacity_type == names.CAPACITY_TYPE_SPOT:
-        # Up to the on-demand price; an evicted GPU VM is deleted, it holds nothing that its claim would want back.
-        properties |= {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1}
+    is_spot = offer.capacity_type == names.CAPACITY_TYPE_SPOT
+    optional: dict[str, Any] = {
+        "vnetSubnetID": node_class.vnet_subnet_id,
+        "maxPods": node_class.max_pods,
+        "osDiskType": node_class.os_disk_type,
+        "osDiskSizeGB": offer.os_disk_gib,
+        "gpuInstanceProfile": offer.size.gpu_instance_profile or None,
+        "gpuProfile": _gpu_profile(offer, node_class) or None,
+        "availabilityZones": list(offer.zones) or None,
+        # Reservations are of on-demand VMs, and AKS refuses one beside spot.
+        "capacityReservationGroupID": None if is_spot else node_class.capacity_reservation_group_id,
+    }
+    properties |= {name: value for name, value in optional.items() if value is not None}
+    if is_spot:
+        # Up to the on-demand price where there is no cap; an evicted GPU VM is deleted unless the class says else: it
+        # holds nothing that its claim would want back.
+        cap = node_class.spot_max_price
+        properties |= {
+            "scaleSetPriority": "Spot",
+            "scaleSetEvictionPolicy": node_class.spot.eviction_policy,
+            "spotMaxPrice": -1 if cap is None else float(cap),
+        }
     return {"properties": properties}
 
 
-def _node_labels(claim: NodeClaim, offer: Offer) -> dict[str, str]:
+def _os_sku(claim: NodeClaim, node_class: NodeClassSpec) -> str:
+    # KAITO writes `ubuntu` on every claim: if that won, a class could say nothing.
+    family = claim.annotations.get(names.NODE_IMAGE_FAMILY_ANNOTATION, "").lower()
+    return node_class.os_sku or _OS_SKUS.get(family, "Ubuntu")
+
+
+def _gpu_profile(offer: Offer, node_class: NodeClassSpec) -> dict[str, Any]:
+    if offer.size.gpu_resource == names.AMD_GPU:
+        # AKS has no AMD driver and refuses these sizes unless it is told to install none.
+        return {"driver": "None"}
+    profile: dict[str, Any] = {}
+    if traits(offer.size).accelerated:
+        if node_class.gpu_driver is not None:
+            profile["driver"] = node_class.gpu_driver
+        if node_class.gpu_management_mode is not None:
+            profile["nvidia"] = {"managementMode": node_class.gpu_management_mode}
+    return profile
+
+
+def _node_taints(spec: NodeClaimSpec, node_class: NodeClassSpec) -> list[str]:
+    own = [taint for taint in spec.taints if not _is_set_elsewhere(taint)]
+    # A Node has one taint of a key and effect, and gets the startup taints when it registers.
+    taken = {(taint.key, taint.effect) for taint in (*own, *spec.startup_taints)}
+    return [_aks_taint(t) for t in (*own, *(t for t in node_class.taints if (t.key, t.effect) not in taken))]
+
+
+def _node_labels(claim: NodeClaim, offer: Offer, node_class: NodeClassSpec) -> dict[str, str]:
     # The claim already carries what its launch derived; only what its author wrote goes to AKS, as the peer does.
     derived = dict(offer.labels).keys() | {names.NODECLASS_LABEL}
     own = {
         key: value
         for key, value in claim.labels.items()
-        if (key not in derived or key == names.NODEPOOL_LABEL) and key not in _SET_BY_AKS and not _is_node_domain(key)
+        if (key not in derived or key == names.NODEPOOL_LABEL)
+        and key not in SET_BY_AKS
+        and not is_within(key, *_NODE_DOMAINS)
     }
     return {
         names.NODEPOOL_LABEL: _DEFAULT_NODEPOOL,
+        **node_class.labels,
         **own,
         names.MACHINE_TYPE_LABEL: "gpu" if "Standard_N" in offer.size.name else "cpu",
         names.CREATION_TIMESTAMP_LABEL: creation_timestamp_label(claim.created),
     }
-
-
-def _is_node_domain(key: str) -> bool:
-    domain = key.partition("/")[0] if "/" in key else ""
-    return any(domain == suffix or domain.endswith(f".{suffix}") for suffix in _NODE_DOMAINS)
 
 
 def _is_set_elsewhere(taint: Taint) -> bool:
@@ -140,7 +173,7 @@ def _check_labels(labels: Mapping[str, str]) -> Refusal | None:
     for key, value in labels.items():
         if key.startswith(_RESERVED_PREFIXES) and key not in _WELL_KNOWN:
             return _invalid_label(key, "AKS keeps this prefix for itself")
-        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+        if not is_key(key) or not is_value(value):
             return _invalid_label(key, f"{key}={value} is no valid label")
     return None
 
@@ -156,7 +189,7 @@ def _check_taints(taints: Iterable[Taint]) -> Refusal | None:
             continue
         if taint.key.startswith(_RESERVED_PREFIXES):
             return _invalid_taint(taint, "AKS keeps this prefix for itself")
-        if not _LABEL_KEY.fullmatch(taint.key) or not _LABEL_VALUE.fullmatch(taint.value):
+        if not is_key(taint.key) or not is_value(taint.value):
             return _invalid_taint(taint, "key or value is not valid")
         if (taint.key, taint.effect) in seen:
             return _invalid_taint(taint, "key and effect occur twice")

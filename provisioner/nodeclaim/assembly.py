@@ -11,6 +11,7 @@ from provisioner.azure.agentpools import AgentPools
 from provisioner.azure.caller import Caller
 from provisioner.azure.inventory import Inventory
 from provisioner.azure.prices import Prices
+from provisioner.azure.references import References
 from provisioner.azure.skus import SkuCatalogue
 from provisioner.azure.upgrades import NodeImages
 from provisioner.azure.usages import Usages
@@ -23,6 +24,7 @@ from provisioner.kube.watch import Watched
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.azure_requests import AzureRequests
+from provisioner.nodeclaim.class_checks import ClassChecks
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.collector import Collector
 from provisioner.nodeclaim.controller import Controller
@@ -135,6 +137,9 @@ class Assembly:
             node_metrics=node_metrics,
         )
         node_classes = NodeClasses()
+        class_checks = ClassChecks(
+            References(session), region=self.region, usages=lambda: self.quotas.usages, clock=monotonic
+        )
         cluster_state = ClusterState(arm, clock=monotonic)
         replacements = Replacements(now=now()) if settings.replace_drifted else None
         self.triggers = Triggers(
@@ -159,6 +164,7 @@ class Assembly:
             images=self.images,
             replacements=replacements,
             node_classes=node_classes,
+            class_checks=class_checks,
             now=now,
             wait_for_gpus=settings.wait_for_gpus,
             repair_missing_gpus=settings.repair_missing_gpus,
@@ -181,6 +187,7 @@ class Assembly:
             cluster_state=cluster_state,
             replacements=replacements,
             node_classes=node_classes,
+            class_checks=class_checks,
             now=now,
             metrics=metrics,
         )

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from provisioner.apis import names
+from provisioner.apis.conditions import LAUNCHED
 from provisioner.azure.inventory import Inventory
 from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable, Unserved
 from provisioner.kube.metrics import Registry
@@ -21,13 +22,14 @@ from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Ask, Asks
+from provisioner.nodeclaim.class_checks import ClassChecks
+from provisioner.nodeclaim.class_verdict import ready_status
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.drift import DELETED_AS as DRIFT_DELETED
 from provisioner.nodeclaim.keys import NODE_KIND, Key
 from provisioner.nodeclaim.lifecycle import reconcile
 from provisioner.nodeclaim.loads import Loads
 from provisioner.nodeclaim.node_deletion import on_node
-from provisioner.nodeclaim.nodeclass import ready_status
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.replacements import Replacements
 from provisioner.nodeclaim.termination import nodes_to_read
@@ -57,6 +59,7 @@ class Controller:
         cluster_state: ClusterState,
         replacements: Replacements | None,
         node_classes: NodeClasses,
+        class_checks: ClassChecks,
         now: Callable[[], datetime],
         metrics: Registry,
     ) -> None:
@@ -72,6 +75,7 @@ class Controller:
         self._cluster_state = cluster_state
         self._replacements = replacements
         self._node_classes = node_classes
+        self._class_checks = class_checks
         self._now = now
         self._reconciles = Reconciles(metrics, controller="nodeclaim.lifecycle")
 
@@ -171,8 +175,20 @@ class Controller:
 
     async def _handle_node_class(self, name: str) -> None:
         raw = self._node_classes.get(name)
-        status = ready_status(raw, now=self._now()) if raw is not None else None
-        if raw is None or status is None:
+        if raw is None:
+            self._class_checks.forget(name)
+            return
+        before = self._class_checks.standing(raw)
+        verdict, again = await self._class_checks.check(raw)
+        if again is not None:
+            self._queue.add_after((names.NODECLASS_KIND, name), again)
+        if self._class_checks.standing(raw) != before:
+            # The condition may say nothing new of it, after a restart for one.
+            for claim in self._store.claims:
+                if claim.class_name == name and not claim.is_true(LAUNCHED):
+                    self._queue.add((names.NODECLAIM_KIND, claim.name))
+        status = ready_status(raw, verdict, now=self._now()) if verdict is not None else None
+        if status is None:
             return
         self._node_classes.put(
             await self._kube.patch_node_class_status(

@@ -132,7 +132,11 @@ def _replace(view: View, draft: Draft, *, reason: str, message: str) -> None:
 
     Only what the claim says already: whoever watches has read it by then, and the turn is looked for only then.
     """
-    if not view.replaces_drifted or _is_kept(view):
+    if not view.replaces_drifted or _is_kept(view) or view.class_problem is not None:
+        # Nothing is made of a class that cannot be used: the claim would go, and nothing come.
+        return
+    if not view.is_node_class_known:
+        draft.look_again(_TURN_AGAIN)
         return
     old = stored(view, DRIFTED)
     if old is None or old.reason != reason:

@@ -13,7 +13,7 @@ from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import check, launch_labels, pool_name, render
 from provisioner.nodeclaim.asks import PATIENCE
 from provisioner.nodeclaim.liveness import FOR_NODE
-from provisioner.nodeclaim.nodeclass import hash_annotations
+from provisioner.nodeclaim.nodeclass import hash_annotations, launch_annotations
 from provisioner.nodeclaim.policy import concerns_offer
 from provisioner.nodeclaim.view import (
     CreatePool,
@@ -270,16 +270,23 @@ def _create(view: View, draft: Draft) -> None:
         draft.look_again(PATIENCE)
         return
     recorded = view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION)
-    is_recorded = view.claim.agent_pool and view.claim.has_finalizer and recorded == offer.size.name
+    is_recorded = (
+        view.claim.agent_pool
+        and view.claim.has_finalizer
+        and recorded == offer.size.name
+        and _recorded_profile(view) == offer.size.gpu_instance_profile
+    )
     if not is_recorded or _outdated_labels(view, offer):
         _record(view, draft, view.pool_name, offer=offer)
     draft.annotations |= hash_annotations(view.target.class_hash or "")
+    draft.annotations |= launch_annotations(view.claim, view.node_class)
     if view.setback is None:
         _creating(view, draft, view.pool_name, offer=offer)
     else:
         # Shown until Azure takes the request: else the reason would come and go with each try.
         _report(draft, view.setback.failure)
-    draft.azure = CreatePool(name=view.pool_name, body=render(view.claim, spec, offer), offer=offer)
+    body = render(view.claim, spec, offer, node_class=view.node_class)
+    draft.azure = CreatePool(name=view.pool_name, body=body, offer=offer)
 
 
 def _explain_none(view: View, draft: Draft) -> None:
@@ -306,9 +313,15 @@ def _record(view: View, draft: Draft, name: str, *, offer: Offer | None) -> None
     if view.claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION) != offer.size.name:
         draft.notices += [Notice(reason="InstanceTypeNote", message=note) for note in offer.notes]
     draft.annotations[names.INSTANCE_TYPE_ANNOTATION] = offer.size.name
+    if offer.size.gpu_instance_profile or _recorded_profile(view):
+        draft.annotations[names.GPU_INSTANCE_PROFILE_ANNOTATION] = offer.size.gpu_instance_profile
     wanted = launch_labels(view.claim, offer, location=view.location)
     draft.labels |= {key: value for key, value in wanted.items() if key not in view.claim.labels}
     draft.labels |= _outdated_labels(view, offer)
+
+
+def _recorded_profile(view: View) -> str:
+    return view.claim.annotations.get(names.GPU_INSTANCE_PROFILE_ANNOTATION, "")
 
 
 def _outdated_labels(view: View, offer: Offer) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from provisioner.apis.conditions import Condition, ConditionSet
 from provisioner.apis.failure import Failure
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.apis.nodeclass import DEFAULTS, NodeClassSpec
 from provisioner.apis.pod import Pod
 from provisioner.azure.inventory import Lookup
 from provisioner.nodeclaim.agentpool_spec import creation_timestamp_label, pool_name
@@ -143,8 +144,9 @@ class View:
     `is_tried_by_another` says that somebody else is finding out whether the best offer can be had.
     `recorded_size` is what the claim's pool was asked for with, which later lists of sizes do not change.
     `nodes` are the Nodes of the claim's agent pool and those with its providerID. `instance_id` is the providerID of
-    the pool's VM, known from Azure when no Node has told it. `class_problem` is why the claim's node class cannot be
-    used, and `is_node_class_known` is False while that cannot be told. `size_delay` holds for the best offer's size.
+    the pool's VM, known from Azure when no Node has told it. `node_class` is what the claim's node class says,
+    `class_problem` why it cannot be used, and `is_node_class_known` is False while that cannot be told. `size_delay`
+    holds for the best offer's size.
     `loads` are by Node's name, and only of Nodes that were asked about; `loads_error` says why they could not be read.
     `blocked` says of pods, by their UIDs, why they could not be made to leave when that was last tried.
     `replaces_drifted` is the wish that a claim whose node differs from the `target` be written anew, and
@@ -166,6 +168,7 @@ class View:
     setback: Setback | None = None
     instance_id: str = ""
     wait_for_gpus: bool = True
+    node_class: NodeClassSpec = DEFAULTS
     class_problem: ClassProblem | None = None
     is_node_class_known: bool = True
     size_delay: Delay | None = None

@@ -9,6 +9,7 @@ from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import DRIFTED, LAUNCHED
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.apis.nodeclass import NodeClassSpec
 from provisioner.azure.inventory import Inventory
 from provisioner.azure.upgrades import NodeImages
 from provisioner.kube.store import Store
@@ -16,20 +17,23 @@ from provisioner.nodeclaim.actuator import Actuator
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.asks import Asks
 from provisioner.nodeclaim.azure_requests import AzureRequests
+from provisioner.nodeclaim.class_checks import ClassChecks
 from provisioner.nodeclaim.cluster_state import ClusterState
 from provisioner.nodeclaim.delays import SizeDelays
 from provisioner.nodeclaim.holds import holds
-from provisioner.nodeclaim.nodeclass import pool_hash, preference, problem
+from provisioner.nodeclaim.nodeclass import ignores_gpus, pool_hash, problem, spec_of, terms
 from provisioner.nodeclaim.nodeclasses import NodeClasses
 from provisioner.nodeclaim.quotas import Quotas
 from provisioner.nodeclaim.region import Region
 from provisioner.nodeclaim.repair import fleet_of, is_due
 from provisioner.nodeclaim.replacements import Replacements
 from provisioner.nodeclaim.view import Fleet, Target, Timeouts, View
-from provisioner.placement.market import Market, Placement, Refusal
+from provisioner.placement.market import Market, Placement, Refusal, Terms
 from provisioner.placement.memory import OfferMemory
 from provisioner.placement.place import place
 from provisioner.placement.quota import RegionQuota
+from provisioner.placement.size import Size
+from provisioner.placement.terms import partitioned
 
 
 class Views:
@@ -51,6 +55,7 @@ class Views:
         images: NodeImages,
         replacements: Replacements | None,
         node_classes: NodeClasses,
+        class_checks: ClassChecks,
         now: Callable[[], datetime],
         wait_for_gpus: bool,
         repair_missing_gpus: bool,
@@ -69,6 +74,7 @@ class Views:
         self._images = images
         self._replacements = replacements
         self._node_classes = node_classes
+        self._class_checks = class_checks
         self._now = now
         self._wait_for_gpus = wait_for_gpus
         self._repair_missing_gpus = repair_missing_gpus
@@ -81,11 +87,13 @@ class Views:
         if claim.provider_id:
             nodes |= {node.name: node for node in self._store.nodes_by_provider_id(claim.provider_id)}
         now = self._now()
-        recorded = self._region.sizes.find(claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, ""))
+        recorded = self._recorded_size(claim)
         is_launched = recorded is not None and claim.is_true(LAUNCHED)
-        placement = Placement() if is_launched or claim.is_deleting else self._place(claim, now=now)
-        best, class_name = placement.best, claim.class_name
+        class_name = claim.class_name
         node_class = self._node_classes.get(class_name)
+        class_spec = spec_of(node_class)
+        placement = Placement() if is_launched or claim.is_deleting else self._place(claim, class_spec, now=now)
+        best = placement.best
         return View(
             claim=claim,
             nodes=tuple(nodes.values()),
@@ -100,11 +108,12 @@ class Views:
             region_failure=self._region.failure,
             setback=self._azure.setback(claim.uid),
             instance_id=self._azure.instance_id(claim.uid),
-            wait_for_gpus=self._wait_for_gpus,
-            class_problem=problem(class_name, node_class),
-            is_node_class_known=self._node_classes.listed
-            or node_class is not None
-            or class_name == names.DEFAULT_NODECLASS,
+            wait_for_gpus=self._wait_for_gpus and not ignores_gpus(claim, node_class),
+            node_class=class_spec,
+            class_problem=problem(class_name, node_class) or self._class_checks.problem(node_class),
+            is_node_class_known=self._class_checks.is_judged(node_class)
+            if node_class is not None
+            else self._node_classes.listed or class_name == names.DEFAULT_NODECLASS,
             size_delay=self._delays.of(best.size.name, now=now) if best is not None else None,
             timeouts=self._timeouts,
             waiting=self._actuator.waiting(claim.uid),
@@ -118,6 +127,13 @@ class Views:
             fleet=self._fleet(claim, nodes.values(), now=now),
             is_cluster_settled=self._cluster_state.is_settled,
         )
+
+    def _recorded_size(self, claim: NodeClaim) -> Size | None:
+        """Return what the claim's pool was asked for with, its GPUs partitioned as they were to be then."""
+        size = self._region.sizes.find(claim.annotations.get(names.INSTANCE_TYPE_ANNOTATION, ""))
+        if size is None:
+            return None
+        return partitioned(size, claim.annotations.get(names.GPU_INSTANCE_PROFILE_ANNOTATION, "")) or size
 
     def _target(self, pool: str, node_class: Mapping[str, Any] | None) -> Target:
         listed = self._inventory.pools.get(pool)
@@ -137,17 +153,23 @@ class Views:
             return None
         return fleet_of(claim, nodes=self._store.nodes, claims=self._store.claims)
 
-    def _place(self, claim: NodeClaim, *, now: datetime) -> Placement:
+    def _place(self, claim: NodeClaim, class_spec: NodeClassSpec, *, now: datetime) -> Placement:
         if claim.spec is None:
             return Placement(refusal=Refusal(reason="InvalidSpec", message=claim.spec_error))
         region, quotas = self._region, self._quotas
-        preferred = preference(self._node_classes.get(claim.class_name))
-        if isinstance(self._inventory.lookup(claim.agent_pool or pool_name(claim.name)), AgentPool):
-            # Nothing will be asked for: what is of interest is only what the pool may have been asked for as.
-            return place(
-                claim.spec,
-                market=Market(sizes=region.sizes, now=now, location=region.location, preference=preferred),
+        preferred = class_spec.size_preference
+        pool = self._inventory.lookup(claim.agent_pool or pool_name(claim.name))
+        if isinstance(pool, AgentPool):
+            # Nothing will be asked for: what is of interest is only what the pool may have been asked for as, whatever
+            # the class says by now.
+            market = Market(
+                sizes=region.sizes,
+                now=now,
+                location=region.location,
+                preference=preferred,
+                terms=Terms(gpu_instance_profile=pool.gpu_instance_profile),
             )
+            return place(claim.spec, market=market)
         held = holds(
             self._inventory.pools.values(),
             asks=self._asks.others(claim.uid),
@@ -162,5 +184,6 @@ class Views:
             quota=RegionQuota(usages=quotas.usages, holds=held, region=region.location),
             memory=self._memory,
             preference=preferred,
+            terms=terms(claim.class_name, class_spec, reserved=self._class_checks.reserved(class_spec)),
         )
         return place(claim.spec, market=market)

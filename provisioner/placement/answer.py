@@ -39,6 +39,7 @@ _SUGGESTIONS: Final = 3
 _MESSAGES: Final = 3
 _GROUPS: Final = 3
 _ANEW: Final = "Write a new claim: a spec cannot be changed."
+_ANEW_OR_CLASS: Final = "Write a new claim, or change the class."
 
 
 def unavailable(left_out: Sequence[LeftOut]) -> Failure:
@@ -94,16 +95,18 @@ def _nearest(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 def unfit(ask: Ask, misfits: Sequence[tuple[str, Misfit]]) -> Refusal:
     """Return the refusal of a claim that no size does for. `misfits` are the sizes and what is wrong with each."""
+    by_class = any(misfit.because is Because.NODE_CLASS for _, misfit in misfits)
+    anew = _ANEW_OR_CLASS if by_class else _ANEW
     if ask.named is None:
         kind = "with a GPU" if ask.accelerated else "without a GPU"
         found = "; ".join(_groups(ask, misfits))
-        return Refusal(reason=NO_FITTING_SIZE, message=f"None of {len(misfits)} VM sizes {kind} does: {found}. {_ANEW}")
+        return Refusal(reason=NO_FITTING_SIZE, message=f"None of {len(misfits)} VM sizes {kind} does: {found}. {anew}")
     messages = [misfit.message.removesuffix(".") for _, misfit in misfits]
     more = len(messages) - _MESSAGES
     text = "; ".join(messages[:_MESSAGES]) + (f"; and {more} more" if more > 0 else "")
     if all(misfit.because is Because.REQUIREMENT for _, misfit in misfits):
         return Refusal(reason="ContradictoryRequirements", message=f"{text}.")
-    return Refusal(reason=NO_FITTING_SIZE, message=f"{text}. {_ANEW}")
+    return Refusal(reason=NO_FITTING_SIZE, message=f"{text}. {anew}")
 
 
 def _groups(ask: Ask, misfits: Iterable[tuple[str, Misfit]]) -> list[str]:
@@ -114,7 +117,7 @@ def _groups(ask: Ask, misfits: Iterable[tuple[str, Misfit]]) -> list[str]:
     groups: dict[tuple[Because, str], list[tuple[str, Misfit]]] = defaultdict(list)
     for size, misfit in misfits:
         groups[misfit.because, misfit.subject].append((size, misfit))
-    closest = (Because.TOO_SMALL, Because.REQUIREMENT, Because.ONLY_BY_NAME)
+    closest = (Because.NODE_CLASS, Because.TOO_SMALL, Because.REQUIREMENT, Because.ONLY_BY_NAME)
     ordered = sorted(groups.items(), key=lambda item: (closest.index(item[0][0]), -len(item[1]), item[0][1]))
     return [_group(ask, members) for _, members in ordered[:_GROUPS]]
 

@@ -8,7 +8,7 @@ from typing import Final
 from provisioner.apis import names
 from provisioner.apis.nodeclaim import NodeClaimSpec
 from provisioner.placement.labels import FOLDS, asks_for_gpu
-from provisioner.placement.market import REGIONAL_ZONE
+from provisioner.placement.market import REGIONAL_ZONE, Terms
 from provisioner.placement.refused import Refused
 from provisioner.placement.requirements import Contradiction, Requirements, Values, clipped, combine, enumerated
 from provisioner.placement.resources import Requests, read_requests
@@ -19,6 +19,7 @@ _ZONE: Final = re.compile(r"(?P<region>[a-z0-9]+)-(?P<number>[1-9])", re.ASCII)
 _NAMING: Final = (names.INSTANCE_TYPE_LABEL, names.SKU_NAME_LABEL)
 _ARM: Final = "arm64"
 _ARCHITECTURES: Final = ("amd64", _ARM)
+_NO_TERMS: Final = Terms()
 # Cheaper ones first, so that they come first where the prices are not known.
 _CAPACITY_TYPES: Final = (names.CAPACITY_TYPE_SPOT, names.CAPACITY_TYPE_ON_DEMAND)
 
@@ -61,8 +62,8 @@ class Ask:
         return next((name for name in _ARCHITECTURES if wanted.allows(name)), _ARCHITECTURES[0])
 
 
-def read_ask(spec: NodeClaimSpec, *, location: str) -> Ask:
-    """Read what a claim asks for.
+def read_ask(spec: NodeClaimSpec, *, location: str, terms: Terms = _NO_TERMS) -> Ask:
+    """Read what a claim asks for, within the terms of its class.
 
     `location` is the cluster's region; while it is empty, no requirement on the region is judged. Raises Refused where
     no agent pool at all can be that.
@@ -83,9 +84,12 @@ def read_ask(spec: NodeClaimSpec, *, location: str) -> Ask:
             reason="UnsupportedRequirement",
             message=f"{names.REGION_LABEL} must allow {location}: all nodes are in the cluster's region.",
         )
-    zones = _read_zones(requirements[names.ZONE_LABEL], location=location)
+    if terms.zones:
+        zones = _read_allowed_zones(requirements, location=location, terms=terms)
+    else:
+        zones = _read_zones(requirements[names.ZONE_LABEL], location=location)
     named = _read_named(requirements)
-    requests = read_requests(spec.requests)
+    requests = read_requests(spec.requests, os_disk_gib=terms.os_disk_gib)
     return Ask(
         requirements=requirements,
         requests=requests,
@@ -134,6 +138,23 @@ def _read_zones(wanted: Values, *, location: str) -> tuple[Zone, ...]:
             "all nodes are in the cluster's region.",
         )
     return tuple(Zone(number=number, label=label) for number, label in sorted(here.items()))
+
+
+def _read_allowed_zones(requirements: Requirements, *, location: str, terms: Terms) -> tuple[Zone, ...]:
+    """Return the zones that both the claim and its class allow. A class that lists zones rules a regional VM out."""
+    wanted, numbers = requirements[names.ZONE_LABEL], sorted(set(terms.zones))
+    labels = {number: f"{location}-{number}" for number in numbers} if location else dict.fromkeys(numbers, "")
+    zones = tuple(
+        Zone(number=number, label=label) for number, label in labels.items() if not location or wanted.allows(label)
+    )
+    if not zones:
+        written, allowed = requirements.written[names.ZONE_LABEL], " and ".join(labels.values())
+        raise Refused(
+            reason="ContradictoryRequirements",
+            message=f"{names.ZONE_LABEL} {written} is asked for, and {terms.owner} allows {allowed} alone. Write a new "
+            "claim, or change the class.",
+        )
+    return zones
 
 
 def _read_named(requirements: Requirements) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from provisioner.apis.failure import Failure, FailureClass
-from provisioner.placement.ask import Ask, Zone
+from provisioner.placement.ask import Zone
 from provisioner.placement.market import REGIONAL_ZONE, Because, LeftOut, Market, OfferKey, Remembered
 from provisioner.placement.size import Size
 
@@ -19,16 +19,15 @@ _REGIONAL: Final = (REGIONAL_ZONE,)
 _ANYWHERE: Final = Available((), failed_lately=False)
 
 
-def look(size: Size, *, capacity_type: str, ask: Ask, market: Market) -> Available | LeftOut:
-    """Return where the size can be had, or why not."""
+def look(size: Size, *, capacity_type: str, zones: tuple[Zone, ...], market: Market) -> Available | LeftOut:
+    """Return where in these zones the size can be had, regionally without any, or why not."""
     if size.restriction:
         failure = Failure(kind=FailureClass.SKU_RESTRICTED, message=size.restriction)
         return _left_out(size, capacity_type, Because.RESTRICTED, failure)
-    zones = ask.zones
     if size.zones is not None and zones:
+        asked = tuple(zone.number for zone in zones)
         zones = tuple(zone for zone in zones if zone.number in size.zones)
         if not zones:
-            asked = tuple(zone.number for zone in ask.zones)
             failure = Failure(kind=FailureClass.ZONE, message=_not_there(size, asked=asked), zones=asked)
             return _left_out(size, capacity_type, Because.ZONE, failure)
     shortage = market.quota.shortage(size, capacity_type=capacity_type)

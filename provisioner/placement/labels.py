@@ -155,7 +155,7 @@ def _label(value: str, *, fold: Callable[[str], str] = str) -> Label:
 
 
 def _gpu_labels(size: Size, *, parts: list[str]) -> dict[str, Label]:
-    labels = {GPU_COUNT: _label(str(size.gpu_count)), GPU_NAME: _NONE, GPU_MANUFACTURER: _NONE}
+    labels = {GPU_COUNT: _label(str(size.whole_gpus)), GPU_NAME: _NONE, GPU_MANUFACTURER: _NONE}
     nvidia = {NVIDIA_COUNT: _NONE, NVIDIA_MEMORY: _NONE}
     if not size.gpu_count:
         return labels | nvidia

@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol
 
 from provisioner.apis.failure import Failure
 from provisioner.apis.quota import Shortage
+from provisioner.apis.reservation import Reserved
 from provisioner.placement.size import Size, Sizes
 
 # Zone label of a Node whose VM is regional, i.e. in no zone; those of zonal ones are `<region>-<number>`.
@@ -68,6 +69,26 @@ class Unknown:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the node class of a claim lays down for what may be offered.
+
+    `zones` are the numbers of those that a VM may be in, none for any placement. Prices are US dollars an hour.
+    `gpu_instance_profile` is how GPUs are partitioned, empty for whole ones; `os_disk_gib` the OS disk of claims that
+    request none. `reserved` is what its capacity reservation group reserves, None where it has none or that is not
+    known. `owner` is how messages name the class.
+    """
+
+    owner: str = "the node class"
+    zones: tuple[str, ...] = ()
+    max_price: Decimal | None = None
+    max_spot_price: Decimal | None = None
+    gpu_instance_profile: str = ""
+    needs_ephemeral_os_disk: bool = False
+    os_disk_gib: int | None = None
+    reserved: frozenset[Reserved] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Market:
     """What there is to choose from at one moment.
 
@@ -81,6 +102,7 @@ class Market:
     quota: Quota = field(default_factory=Unknown)
     memory: Memory = field(default_factory=Unknown)
     preference: Preference = "Price"
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +138,7 @@ class Because(StrEnum):
     REQUIREMENT = "requirement"
     TOO_SMALL = "too-small"
     ONLY_BY_NAME = "only-by-name"
+    NODE_CLASS = "node-class"
     RESTRICTED = "restricted"
     ZONE = "zone"
     QUOTA = "quota"

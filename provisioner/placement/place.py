@@ -18,6 +18,8 @@ from provisioner.placement.order import Rank, rank
 from provisioner.placement.refused import MIN_VALUES, Refused
 from provisioner.placement.requirements import enumerated
 from provisioner.placement.size import Size
+from provisioner.placement.terms import misfit as terms_misfit
+from provisioner.placement.terms import partitioned, price_misfit, reserved_zones, unpartitioned
 
 # What a name has to be for Azure to judge it where its list could not be read.
 _SIZE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)
@@ -39,7 +41,7 @@ def place(spec: NodeClaimSpec, *, market: Market) -> Placement:
     it asks for one, and never one without where it does; `left_out` then has the sizes of that half alone.
     """
     try:
-        ask = read_ask(spec, location=market.location)
+        ask = read_ask(spec, location=market.location, terms=market.terms)
     except Refused as error:
         return Placement(refusal=error.refusal)
     return _Round(ask, market).placement()
@@ -93,8 +95,13 @@ class _Round:
             yield _Candidate(size, position if listed else 0, spelling)
 
     def _judge(self, candidate: _Candidate) -> None:
-        size = candidate.size
-        misfit = self._fit.misfit(size)
+        terms = self._market.terms
+        size = partitioned(candidate.size, terms.gpu_instance_profile)
+        if size is None:
+            self._leave_out(candidate.size, unpartitioned(candidate.size, terms=terms))
+            return
+        candidate = candidate._replace(size=size)
+        misfit = self._fit.misfit(size) or terms_misfit(size, terms=terms, os_disk_gib=self._ask.requests.os_disk_gib)
         if misfit is not None:
             self._leave_out(size, misfit)
             return
@@ -102,7 +109,14 @@ class _Round:
             if capacity_type == names.CAPACITY_TYPE_SPOT and not size.sells_spot:
                 self._leave_out(size, self._fit.spot_misfit(size), capacity_type=capacity_type)
                 continue
-            found = look(size, capacity_type=capacity_type, ask=self._ask, market=self._market)
+            if (misfit := price_misfit(size, capacity_type=capacity_type, terms=terms)) is not None:
+                self._leave_out(size, misfit, capacity_type=capacity_type)
+                continue
+            zones = reserved_zones(size, capacity_type=capacity_type, zones=self._ask.zones, terms=terms)
+            if isinstance(zones, Misfit):
+                self._leave_out(size, zones, capacity_type=capacity_type)
+                continue
+            found = look(size, capacity_type=capacity_type, zones=zones, market=self._market)
             ranked = rank(
                 size,
                 capacity_type=capacity_type,

@@ -28,7 +28,7 @@ _MILLI: Final = 1000
 # (https://learn.microsoft.com/azure/aks/concepts-storage#default-os-disk-sizing).
 MIN_OS_DISK_GIB: Final = 30
 MAX_OS_DISK_GIB: Final = 2048
-_DEFAULT_OS_DISK_GIB: Final = 128
+DEFAULT_OS_DISK_GIB: Final = 128
 # Of an OS disk, the file system leaves 97 % and the kubelet's eviction threshold 90 % of those.
 _EPHEMERAL_SHARE: Final = Decimal("0.87")
 
@@ -114,8 +114,11 @@ def allocatable_memory(memory_gib: float) -> int:
     return max(int(total * (1 - _VM_OVERHEAD) - reserved - _EVICTION_MIB * _MIB), 0)
 
 
-def read_requests(requests: Mapping[str, Decimal]) -> Requests:
-    """Read what a claim requests. Raises Refused where no Node of an agent pool can have it."""
+def read_requests(requests: Mapping[str, Decimal], *, os_disk_gib: int | None = None) -> Requests:
+    """Read what a claim requests. Raises Refused where no Node of an agent pool can have it.
+
+    `os_disk_gib` is the OS disk of a claim that requests no storage, None for AKS's.
+    """
     gpus: dict[str, int] = {}
     millicores = memory = 0
     for resource, amount in sorted(requests.items()):
@@ -144,13 +147,13 @@ def read_requests(requests: Mapping[str, Decimal]) -> Requests:
                 message=f"resources.requests has {clipped(resource)}, which no VM size is known to have. What can be "
                 f"requested: {', '.join((*_GPUS, CPU, MEMORY))}, and {names.STORAGE} for the OS disk.",
             )
-    os_disk_gib = _os_disk(requests.get(names.STORAGE), ephemeral=requests.get(EPHEMERAL_STORAGE))
-    return Requests(gpus=gpus, millicores=millicores, memory=memory, os_disk_gib=os_disk_gib)
+    disk = _os_disk(requests.get(names.STORAGE), ephemeral=requests.get(EPHEMERAL_STORAGE), default=os_disk_gib)
+    return Requests(gpus=gpus, millicores=millicores, memory=memory, os_disk_gib=disk)
 
 
-def _os_disk(storage: Decimal | None, *, ephemeral: Decimal | None) -> int | None:
+def _os_disk(storage: Decimal | None, *, ephemeral: Decimal | None, default: int | None) -> int | None:
     """Return the OS disk in GiB: what `storage` says, and enough for `ephemeral-storage`, which lies on it too."""
-    asked = None
+    asked = default
     if storage is not None:
         gib = math.ceil(storage / _GIB)
         if storage <= 0 or gib > MAX_OS_DISK_GIB:
@@ -171,7 +174,7 @@ def _os_disk(storage: Decimal | None, *, ephemeral: Decimal | None) -> int | Non
             f"disk of {MAX_OS_DISK_GIB}Gi leaves, not {_shown(ephemeral)}.",
         )
     # AKS's default may well be an ephemeral disk on the host, so it is given up only where it may be too small.
-    return asked if needed <= (asked or _DEFAULT_OS_DISK_GIB) else needed
+    return asked if needed <= (asked or DEFAULT_OS_DISK_GIB) else needed
 
 
 def _shown(quantity: Decimal) -> str:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from provisioner.apis import names
+from provisioner.gpus.mig import PROFILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,9 @@ class Size:
     sentence: why the subscription may not use the size in the region at all, and what to do. `only_by_name` says why it
     is for claims alone that name it. Prices are US dollars an hour, None where unknown.
     `retired` is the day on which Azure takes the size down, `successors` the nearest sizes that stay.
+    `mig` says that AKS can partition its GPUs, and `gpu_instance_profile` by which profile they are: then counts and
+    memory are those of the instances. `ephemeral_os_disk_gib` is the largest OS disk that the VM's host has room for, 0
+    where it takes none.
     """
 
     name: str
@@ -36,6 +40,15 @@ class Size:
     spot_price: Decimal | None = None
     retired: str = ""
     successors: tuple[str, ...] = ()
+    mig: bool = False
+    gpu_instance_profile: str = ""
+    ephemeral_os_disk_gib: int | None = None
+
+    @property
+    def whole_gpus(self) -> int:
+        """Return how many GPUs the VM has, however they are partitioned."""
+        mig = PROFILES.get(self.gpu_instance_profile)
+        return self.gpu_count // mig.instances if mig is not None else self.gpu_count
 
     def __hash__(self) -> int:
         # What is derived of a size is cached by it; hashing all of its fields costs more than that saves.

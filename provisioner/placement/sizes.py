@@ -61,6 +61,11 @@ class ListedSize(Protocol):
         """Tell whether the size is sold as spot."""
         ...
 
+    @property
+    def ephemeral_os_disk_gib(self) -> int | None:
+        """Return the largest OS disk that the VM's host has room for, 0 where it takes none, None where unknown."""
+        ...
+
 
 class ListedSizes(Protocol):
     """The region's sizes; empty until they were fetched."""
@@ -205,6 +210,8 @@ class KnownSizes:
             spot_price=self._prices.price(size.name, spot=True),
             retired=size.retired.isoformat() if size.retired else "",
             successors=tuple(found.name for found in nearest(size, region, price=self._price)) if size.retired else (),
+            mig=size.mig,
+            ephemeral_os_disk_gib=listed.ephemeral_os_disk_gib if listed else None,
         )
 
     def _from_azure(self, sku: ListedSize) -> Size:
@@ -222,6 +229,7 @@ class KnownSizes:
             sells_spot=sku.low_priority_capable,
             price=self._prices.price(sku.name, spot=False),
             spot_price=self._prices.price(sku.name, spot=True),
+            ephemeral_os_disk_gib=sku.ephemeral_os_disk_gib,
         )
 
     def _price(self, size: GpuSize) -> Decimal | None:

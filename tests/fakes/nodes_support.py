@@ -33,6 +33,7 @@ class FakeMachine:
     memory_gib: float = 220.0
     gpu_count: int = 1
     gpu_vendor: str | None = "nvidia"
+    gpu_managed: bool = False
     os_disk_gib: int = 128
     max_pods: int = 110
     created_at: float = 0.0

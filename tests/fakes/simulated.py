@@ -23,9 +23,9 @@ class ManualTime:
 class SimulatedCluster:
     """A cluster, the time it lives in (one simulated second a second), its settings and its faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.time = ManualTime()
-        self.settings = Settings(scale=1)
+        self.settings = settings or Settings(scale=1)
         self.faults = FaultBook()
         self.timeline = Timeline(Clock(source=self.time))
         self.cluster = Cluster(

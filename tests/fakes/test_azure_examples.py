@@ -82,6 +82,7 @@ def test_the_schema_is_that_of_the_sdk() -> None:
 async def test_a_pool_answers_with_what_was_put_and_what_the_sdk_knows(
     client: Client, azure: FakeAzure, example: str
 ) -> None:
+    azure.settings.capacity_reservation_groups = {RESERVATION: ("Standard_DS2_v2",)}
     sent = {"count": 3, "osType": "Linux", "orchestratorVersion": "", **EXAMPLES[example]}
     url = f"{azure.ids.pool_id('agentpool1')}?api-version=2026-08-01"
     answer = await client.send_request(HttpRequest("PUT", url, json={"properties": sent}))

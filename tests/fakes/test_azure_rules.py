@@ -4,9 +4,12 @@ from typing import Any
 import pytest
 
 from fakes.azure.errors import AzureError
+from fakes.azure.ids import ResourceIds
+from fakes.azure.settings import Settings
 from tests.fakes.simulated import SimulatedCluster
 
 SIZE = "Standard_NC24ads_A100_v4"
+IDS = ResourceIds()
 
 # name, properties beside the size, code, words of the message
 REFUSED: tuple[tuple[str, dict[str, Any], str, str], ...] = (
@@ -61,7 +64,18 @@ REFUSED: tuple[tuple[str, dict[str, Any], str, str], ...] = (
     ("gpu1", {"scaleSetPriority": "Spot", "mode": "System"}, "InvalidParameter", "can not be a spot pool"),
     ("gpu1", {"scaleSetPriority": "Spot", "vmSize": "Standard_B2s"}, "InvalidParameter", "does not support spot"),
     ("gpu1", {"gpuInstanceProfile": "MIG9g"}, "InvalidParameter", "gpuInstanceProfile is invalid"),
-    ("gpu1", {"gpuInstanceProfile": "MIG1g", "vmSize": "Standard_NC4as_T4_v3"}, "InvalidParameter", "GPU instance"),
+    ("gpu1", {"gpuInstanceProfile": "MIG1g", "vmSize": "Standard_NC4as_T4_v3"}, "VMSizeDoesNotSupportMIG", "GPU inst"),
+    ("gpu1", {"maxPods": 9}, "InsufficientMaxPods", r"9 is not in the range \[10, 250\]"),
+    ("gpu1", {"maxPods": 251}, "MaxPodsLimitExceeded", "251 is not in the range"),
+    ("gpu1", {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Stop"}, "InvalidParameter", "Policy is invalid"),
+    ("gpu1", {"gpuProfile": {"driver": "GRID"}}, "InvalidParameter", "gpuProfile.driver is invalid"),
+    ("gpu1", {"gpuProfile": {"nvidia": {"managementMode": "Off"}}}, "InvalidParameter", "managementMode is invalid"),
+    ("gpu1", {"vmSize": "Standard_D4s_v5", "gpuProfile": {"nvidia": {"managementMode": "Managed"}}}, "BadRequest",
+     "managed GPU experience is not supported"),
+    ("gpu1", {"vnetSubnetID": IDS.subnet_id("gpu")}, "InvalidParameter", "systempool does not have subnet defined"),
+    ("gpu1", {"capacityReservationGroupID": IDS.reservation_id("r")}, "InvalidParameter", "could not be found"),
+    ("gpu1", {"capacityReservationGroupID": IDS.reservation_id("r"), "scaleSetPriority": "Spot"},
+     "CRGConflictWithSpotVM", "spot pool"),
     ("gpu1", {"vmSize": "Standard_ND96isr_MI300X_v5"}, "BadRequest", "set gpuProfile.driver to None"),
     ("gpu1", {"vmSize": "Standard_NP10s", "gpuProfile": {"driver": "Install"}}, "BadRequest", "set gpuProfile.driver"),
     ("gpu1", {"orchestratorVersion": "1.35.0"}, "NodePoolMcVersionIncompatible", "35 is bigger than control plane"),
@@ -92,6 +106,10 @@ ACCEPTED: tuple[dict[str, Any], ...] = (
     {"tags": {"gpu-provisioner.kaito.sh.nodeclaim-uid": "x", "with space": ""}},
     {"scaleSetPriority": "Spot", "spotMaxPrice": 1.5},
     {"gpuInstanceProfile": "MIG1g"},
+    {"maxPods": 10},
+    {"maxPods": 250},
+    {"gpuProfile": {"driver": "None"}},
+    {"gpuProfile": {"driver": "Install", "nvidia": {"managementMode": "Managed"}}},
     {"orchestratorVersion": ""},
     {"orchestratorVersion": "1.33"},
     {"vmSize": "Standard_ND96isr_MI300X_v5", "gpuProfile": {"driver": "None"}},
@@ -176,3 +194,69 @@ def test_a_spot_pool_gets_the_label_and_taint_that_nobody_asked_for() -> None:
     assert pool.properties["nodeLabels"] == {"a": "b", "kubernetes.azure.com/scalesetpriority": "spot"}
     assert pool.properties["nodeTaints"] == ["a=b:NoSchedule", "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"]
     assert (pool.properties["scaleSetEvictionPolicy"], pool.properties["spotMaxPrice"]) == ("Delete", -1)
+
+
+NETWORK = Settings(scale=1, subnets=(IDS.subnet_id("nodes"), IDS.subnet_id("gpu"), IDS.subnet_id("x", network="other")))
+
+
+def test_a_pool_is_in_the_subnet_that_it_names_and_else_in_the_clusters() -> None:
+    cluster = SimulatedCluster(NETWORK).cluster
+    named, *_ = cluster.put_pool("gpu1", {"vmSize": SIZE, "vnetSubnetID": IDS.subnet_id("gpu").upper()})
+    other, *_ = cluster.put_pool("gpu2", {"vmSize": SIZE})
+    assert named.properties["vnetSubnetID"] == IDS.subnet_id("gpu").upper()
+    assert other.properties["vnetSubnetID"] == IDS.subnet_id("nodes")
+
+
+@pytest.mark.parametrize(
+    ("subnet", "words"),
+    [
+        (IDS.subnet_id("missing"), "missing could not be found"),
+        (IDS.subnet_id("x", network="other"), "not in the virtual network of agent pool systempool"),
+    ],
+)
+def test_a_pool_in_another_network_or_a_subnet_that_is_missing_is_refused(subnet: str, words: str) -> None:
+    cluster = SimulatedCluster(NETWORK).cluster
+    with pytest.raises(AzureError, match=words) as caught:
+        cluster.put_pool("gpu1", {"vmSize": SIZE, "vnetSubnetID": subnet})
+    assert (caught.value.status, caught.value.code) == (400, "InvalidParameter")
+
+
+@pytest.mark.parametrize(
+    ("properties", "gpus", "managed"),
+    [
+        ({}, 8, False),
+        ({"gpuInstanceProfile": "MIG1g"}, 56, False),
+        ({"gpuInstanceProfile": "MIG3g"}, 16, False),
+        ({"gpuInstanceProfile": "MIG7g", "gpuProfile": {"nvidia": {"managementMode": "Managed"}}}, 8, True),
+    ],
+)
+def test_machines_have_as_many_gpus_as_their_pool_is_partitioned_into(
+    properties: dict[str, Any], gpus: int, managed: bool
+) -> None:
+    simulated = SimulatedCluster(Settings(scale=1, quota_preflight=False))
+    simulated.cluster.put_pool("gpu1", {"vmSize": "Standard_ND96isr_H100_v5", **properties})
+    simulated.advance(1000)
+    (machine,) = [machine for machine in simulated.cluster.machines() if machine.pool == "gpu1"]
+    assert (machine.gpu_count, machine.gpu_managed) == (gpus, managed)
+
+
+@pytest.mark.parametrize(
+    ("reserved", "properties", "is_associated"),
+    [
+        ((), {}, False),
+        ((SIZE.lower(),), {}, True),
+        ((f"{SIZE}/1",), {}, False),
+        ((f"{SIZE}/1",), {"availabilityZones": ["1", "3"]}, True),
+        ((SIZE,), {"availabilityZones": ["1"]}, False),
+        (("Standard_NC4as_T4_v3",), {}, False),
+    ],
+)
+def test_a_pool_that_nothing_is_reserved_for_is_made_without_the_group(
+    reserved: tuple[str, ...], properties: dict[str, Any], is_associated: bool
+) -> None:
+    group = IDS.reservation_id("r")
+    simulated = SimulatedCluster(Settings(scale=1, capacity_reservation_groups={group: reserved}))
+    pool, *_ = simulated.cluster.put_pool(
+        "gpu1", {"vmSize": SIZE, "capacityReservationGroupID": group.upper(), **properties}
+    )
+    assert ("capacityReservationGroupID" in pool.properties) is is_associated

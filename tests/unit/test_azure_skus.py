@@ -147,6 +147,32 @@ async def test_a_size_is_sold_as_spot_unless_azure_says_no(capability: str | Non
     assert sku.low_priority_capable is sells_spot
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "gib"),
+    [
+        ({}, None),
+        ({"EphemeralOSDiskSupported": "False", "CachedDiskBytes": str(256 << 30)}, 0),
+        ({"EphemeralOSDiskSupported": "True"}, None),
+        ({"EphemeralOSDiskSupported": "True", "CachedDiskBytes": str(256 << 30)}, 256),
+        ({"EphemeralOSDiskSupported": "True", "CachedDiskBytes": "0", "MaxResourceVolumeMB": "307200"}, 300),
+        ({"EphemeralOSDiskSupported": "True", "CachedDiskBytes": str(64 << 30), "NvmeDiskSizeInMiB": "915527"}, 64),
+        (
+            {
+                "EphemeralOSDiskSupported": "True",
+                "NvmeDiskSizeInMiB": "915527",
+                "SupportedEphemeralOSDiskPlacements": "CacheDisk,NvmeDisk",
+            },
+            894,
+        ),
+    ],
+)
+async def test_room_for_an_os_disk_on_the_host_is_where_azure_says(
+    capabilities: dict[str, str], gib: int | None
+) -> None:
+    sku = await only(entry(capabilities=capabilities))
+    assert sku.ephemeral_os_disk_gib == gib
+
+
 async def test_whoever_derives_something_of_the_list_sees_that_it_was_read_anew() -> None:
     session = Session(entry())
     sizes = catalogue(session)

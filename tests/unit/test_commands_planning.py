@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from provisioner.apis import names
+from provisioner.apis.nodeclass import DEFAULTS, read_spec
 from provisioner.apis.quota import Usage
 from provisioner.commands.documents import Wish
 from provisioner.commands.exits import Exit
@@ -16,7 +17,6 @@ from provisioner.commands.plan_report import plan_document, plan_lines
 from provisioner.commands.planning import Outcome, Plan, Situation, make_plan
 from provisioner.nodeclaim.agentpool_spec import pool_name
 from provisioner.nodeclaim.nodeclass import ClassProblem
-from provisioner.placement.market import Preference
 from tests.unit.builders import A100, T4, claim, pool, requirement
 from tests.unit.placement_builders import Catalogue, gpu
 
@@ -104,17 +104,28 @@ def test_without_usages_it_is_azure_that_decides() -> None:
     assert plan.quotas == ()
 
 
-def test_preference_is_that_of_the_claims_class() -> None:
-    ref = {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "listed"}
-    preferences: dict[str, Preference] = {"listed": "Listed"}
+def of_class(name: str) -> dict[str, str]:
+    return {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": name}
+
+
+def test_plan_is_made_by_what_each_claims_class_says() -> None:
+    classes = {
+        "listed": read_spec({"sizePreference": "Listed", "tags": {"env": "test"}})[0],
+        "cheap": read_spec({"maxPricePerHour": 0.5})[0],
+    }
     wishes = [
         wish("ws1", requirements=several(A100, T4)),
-        wish("ws2", requirements=several(A100, T4), nodeClassRef=ref),
+        wish("ws2", requirements=several(A100, T4), nodeClassRef=of_class("listed")),
+        wish("ws3", requirements=several(A100, T4), nodeClassRef=of_class("cheap")),
     ]
 
-    plan = make_plan(wishes, situation=situation(preference_of=lambda name: preferences.get(name, "Price")))
+    plan = make_plan(wishes, situation=situation(class_of=lambda name: classes.get(name, DEFAULTS)))
 
-    assert outcomes(plan) == [("create", T4), ("create", A100)]
+    assert outcomes(plan) == [("create", T4), ("create", A100), ("refused", "NoFittingInstanceType")]
+    body = plan.claims[1].body
+    assert body is not None
+    assert body["properties"]["tags"]["env"] == "test"
+    assert "KaitoNodeClass cheap allows 0.5 $/h" in plan.claims[2].message
 
 
 # A claim, and what becomes of it.

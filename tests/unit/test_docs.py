@@ -10,7 +10,10 @@ import yaml
 
 from provisioner.apis.failure import FailureClass
 from provisioner.apis.nodeclaim import parse_nodeclaim
+from provisioner.apis.nodeclass import DEFAULTS, NodeClassSpec, Spot, read_spec
 from provisioner.gpus import presets
+from provisioner.nodeclaim import class_verdict
+from provisioner.nodeclaim.nodeclass import OF_CHOICE, OF_CHOICE_OF_SPOT
 from provisioner.placement.market import Market
 from provisioner.placement.place import place
 from provisioner.placement.sizes import KnownSizes, NothingListed
@@ -22,6 +25,7 @@ README = (ROOT / "README.md").read_text()
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
 CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
 WORKSPACES = (ROOT / "docs" / "workspaces.md").read_text()
+NODE_CLASS = (ROOT / "docs" / "nodeclass.md").read_text()
 DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()
 
 _REASON = re.compile(r'reason="([A-Z]\w+)"|_Refused\(\s*"([A-Z]\w+)"|return "([A-Z]\w+)", ')
@@ -56,6 +60,45 @@ def test_the_claim_of_the_readme_can_be_served() -> None:
     assert claim.spec is not None
     market = Market(sizes=KnownSizes(NothingListed()), now=claim.created)
     assert place(claim.spec, market=market).best is not None
+
+
+def test_the_class_of_the_document_is_the_example_and_can_be_read() -> None:
+    (written,) = re.findall(r"```yaml\n(.*?)```", NODE_CLASS, re.DOTALL)
+    example = yaml.safe_load((ROOT / "docs" / "examples" / "kaitonodeclass.yaml").read_text())
+    assert yaml.safe_load(written) == example
+    spec, error = read_spec(example["spec"])
+    assert error == ""
+    # Every field that there is, but where the example says what is so anyway.
+    assert {name for name, value in spec if value == getattr(DEFAULTS, name)} == {"size_preference", "device_plugin"}
+
+
+def fields_of_the_schema() -> set[str]:
+    crd = yaml.safe_load((ROOT / "crds" / "kaito.sh_kaitonodeclasses.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    return {name for name in spec if name != "spot"} | {f"spot.{name}" for name in spec["spot"]["properties"]}
+
+
+def test_every_field_of_the_class_is_explained_and_every_explained_one_exists() -> None:
+    section = NODE_CLASS.partition("## Fields")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)) == fields_of_the_schema()
+    read = {info.alias or name for name, info in NodeClassSpec.model_fields.items()} - {"spot"}
+    read |= {f"spot.{info.alias}" for info in Spot.model_fields.values()}
+    assert read == fields_of_the_schema()
+
+
+def test_every_reason_of_the_class_is_explained_and_every_explained_one_exists() -> None:
+    reasons = {
+        value
+        for name, value in vars(class_verdict).items()
+        if name.isupper() and isinstance(value, str) and name[0] != "_"
+    }
+    assert set(re.findall(r"^\| (?:True|False), `(\w+)` \|", NODE_CLASS, re.MULTILINE)) == reasons
+
+
+def test_every_field_that_is_no_drift_is_named() -> None:
+    section = NODE_CLASS.partition("## Changes")[2].partition("## ")[0]
+    choices = {*OF_CHOICE, *(f"spot.{name}" for name in OF_CHOICE_OF_SPOT)}
+    assert set(re.findall(r"`([a-z][\w.]+)`", section)) == choices
 
 
 @pytest.mark.parametrize("reason", sorted(reasons_in_code()))

@@ -12,7 +12,7 @@ from provisioner.apis.conditions import DRIFTED, INITIALIZED, LAUNCHED, READY, R
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.nodeclaim.lifecycle import reconcile
-from provisioner.nodeclaim.nodeclass import hash_annotations, pool_hash
+from provisioner.nodeclaim.nodeclass import ClassProblem, hash_annotations, pool_hash
 from provisioner.nodeclaim.view import Step, Target
 from tests.unit.builders import (
     NAME,
@@ -349,6 +349,23 @@ def test_claim_waits_for_its_turn_and_for_azure(changes: dict[str, Any]) -> None
     before = running(said("NodeClassDrift"))
     step = replaced(before, CLASS, **changes)
     assert (step.delete_claim, step.again_after) == ("", timedelta(seconds=5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"class_problem": ClassProblem(reason="NodeClassNotReady", message="There is no subnet.")}, None),
+        ({"is_node_class_known": False}, timedelta(seconds=5)),
+    ],
+)
+@pytest.mark.parametrize("reason", DRIFTS)
+def test_claim_is_kept_while_nothing_can_be_made_of_its_class(
+    changes: dict[str, Any], again: timedelta | None, reason: str
+) -> None:
+    before = running(said(reason))
+    step = replaced(before, DRIFTS[reason], **changes)
+    assert (step.delete_claim, step.again_after) == ("", again)
+    assert reason_of(step, before) == reason
 
 
 @pytest.mark.parametrize("reason", DRIFTS)

@@ -193,15 +193,13 @@ def test_every_claim_gets_offers_or_one_reason_and_the_same_each_time(spec: Node
 @given(spec=_specs, market=_market())
 def test_every_offer_satisfies_every_requirement(spec: NodeClaimSpec, market: Market) -> None:
     for offer in place(spec, market=market).offers:
-        location = market.location or next(
-            (r.values[0] for r in spec.requirements if r.key == names.REGION_LABEL and r.operator == "In"), ""
-        )
-        has = labels_of(offer, location=location)
+        has = labels_of(offer, location=market.location)
         for requirement in spec.requirements:
             if requirement.key in labels.SIZE_KEYS and requirement.key not in has:
                 # Not known of the size, and so Azure's to judge.
                 continue
-            if requirement.key == names.REGION_LABEL and not market.location:
+            if requirement.key in (names.REGION_LABEL, names.ZONE_LABEL) and not market.location:
+                # Neither the region is judged then, nor of which one a zone is.
                 continue
             if requirement.key not in has and requirement.key not in labels.SIZE_KEYS:
                 # A label of the user's own choice of values.

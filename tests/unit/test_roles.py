@@ -17,6 +17,7 @@ OTHER_NAMES = {"agentpools.create": "agentpools.put", "upgradeprofiles.get": "ag
 VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
 # What Azure checks by itself of a resource that a request names, or is asked only where a node class names one.
 OF_NODE_CLASSES = {
+    "Microsoft.Compute/capacityReservationGroups/capacityReservations/read",
     "Microsoft.Compute/capacityReservationGroups/deploy/action",
     "Microsoft.Compute/capacityReservationGroups/read",
     "Microsoft.Network/virtualNetworks/subnets/join/action",

@@ -30,6 +30,7 @@ class Entry:
     zones: tuple[str, ...] = ("1", "3")
     restriction: str = ""
     low_priority_capable: bool = True
+    ephemeral_os_disk_gib: int | None = None
 
 
 class AzuresList:
@@ -93,6 +94,7 @@ def test_catalogue_fills_what_azures_list_would() -> None:
         zones=None,
         price=Decimal("3.673"),
         spot_price=None,
+        mig=True,
     )
 
 
@@ -107,6 +109,7 @@ def test_azures_list_says_what_there_is_and_the_catalogue_what_is_in_it() -> Non
         zones=("2",),
         restriction="is closed",
         low_priority_capable=False,
+        ephemeral_os_disk_gib=256,
     )
     prices = AzuresPrices(**{A100: "4.5", f"{A100}_spot": "0.9"})
     assert of(entry, prices=prices).find(A100) == Size(
@@ -123,6 +126,8 @@ def test_azures_list_says_what_there_is_and_the_catalogue_what_is_in_it() -> Non
         sells_spot=False,
         price=Decimal("4.5"),
         spot_price=Decimal("0.9"),
+        mig=True,
+        ephemeral_os_disk_gib=256,
     )
 
 
