@@ -30,9 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.serving)
             # A start takes half a minute on two cores, and more of them where others work beside.
             item.add_marker(pytest.mark.timeout(600))
-            # What shares a server belongs into one process.
-            shared = "guarded" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("guarded" if shared else item.path.stem))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,15 +5,17 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-# Long enough to be in flight for a while, and no longer than the context.
-TOKENS = 1900
+# Of one answer, and no more than the context: it is written in two seconds, so there are several in a stream.
+_LENGTH = 1900
+_ANSWERS = 4
+# All that a stream has.
+TOKENS = _ANSWERS * _LENGTH
 
 
-def stream_of(tokens: int = TOKENS) -> dict[str, object]:
-    """Return a request for so many tokens."""
-    options = {"include_usage": True}
-    body = {"model": "tiny", "prompt": "A node", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-    return {**body, "stream": True, "stream_options": options}
+def stream_of(tokens: int = _LENGTH) -> dict[str, object]:
+    """Return a request for answers of so many tokens each: more of them than are written at a time."""
+    body = {"model": "tiny", "prompt": "A node", "n": _ANSWERS, "max_tokens": tokens, "ignore_eos": True, "seed": 1}
+    return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
 async def parts(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
