@@ -59,7 +59,7 @@ real: $(READY) control-plane karpenter-suite helm lua ## the tests on the real c
 	$(BIN)/pytest -m real -n 2 --dist loadfile
 
 test-serving: $(READY) serving-environment ## the tests of the serving image's program with the real vLLM, on CPU
-	$(BIN)/pytest -m serving
+	$(BIN)/pytest -m serving -n 2 --dist loadfile
 
 serving-environment: $(READY) ## install vLLM for CPU once, 5.5 GB, then cached
 	@$(BIN)/python -m fakes.serving

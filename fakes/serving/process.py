@@ -27,7 +27,8 @@ class ServingProcess:
     """One run of the program; use as `async with`. Its mounts are under `root`, its log beside them.
 
     `python` is the serving environment's. `arguments` are those of the image, `serve` where none are given.
-    `environment` is the pod's; `port` is where it listens on loopback, and vLLM on the one after it.
+    `environment` is the pod's; `port` is where it listens on loopback, and vLLM on the one after it. Two that work for
+    each other listen on one port of two addresses (BIND_ADDRESS), as pods do.
     """
 
     def __init__(
@@ -46,7 +47,6 @@ class ServingProcess:
             "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
             "PYTHONPATH": str(_ROOT),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(root / "cache"),
             "XDG_CACHE_HOME": str(root / "cache"),
             "HF_HOME": str(root / "models"),
@@ -79,9 +79,31 @@ class ServingProcess:
         return self._process
 
     @property
+    def runs(self) -> bool:
+        """Tell whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def url(self) -> str:
         """Return where it serves."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._environment['BIND_ADDRESS']}:{self.port}"
+
+    async def check(self, what: str) -> tuple[int, str]:
+        """Ask a probe of the program, and return its exit code and what it says."""
+        process = await asyncio.create_subprocess_exec(
+            *(str(self._python), "-m", "provisioner.serving", names.CHECK, what),
+            cwd=_ROOT,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+    def descendants(self) -> list[int]:
+        """Return the process and all that it has started and that is below it still."""
+        return descendants(self.process.pid)
 
     async def start(self) -> None:
         """Start it, in a process group of its own."""
@@ -124,7 +146,7 @@ class ServingProcess:
 
     async def kill(self) -> None:
         """Kill it and all that it has started, as when a container is taken away."""
-        if self._process is None:
+        if self._process is None or self._process.returncode is not None:
             return
         for pid in descendants(self._process.pid):
             _kill(pid)
@@ -144,6 +166,14 @@ def make_mounts(root: Path) -> None:
     """Make the directories that the pod mounts; those that are there stay as they are."""
     for mount in _MOUNTS:
         (root / mount.lstrip("/")).mkdir(parents=True, exist_ok=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether the process runs; one that has ended and was not asked for its exit code does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def descendants(pid: int) -> list[int]:

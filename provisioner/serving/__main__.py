@@ -97,7 +97,8 @@ def _run(given: Sequence[str], variables: Mapping[str, str]) -> int:
 def _check(what: str, variables: Mapping[str, str]) -> int:
     try:
         environment = ServeEnvironment.from_env(variables)
-        found = check.check(what, environment=environment, ask=check.ask, reach=check.reach, port=_port(variables))
+        host, port = variables.get("BIND_ADDRESS") or "127.0.0.1", _port(variables)
+        found = check.check(what, environment=environment, ask=check.ask, reach=check.reach, host=host, port=port)
     except BadEnvironment as error:
         found = check.Result(ok=False, line=str(error))
     sys.stdout.write(one_line(found.line) + "\n")

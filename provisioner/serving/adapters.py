@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,12 +29,16 @@ _NOT_SERVED: Final = {
     "use_bdlora": "block-diagonal LoRA",
     "use_qalora": "QALoRA",
 }
+# Whose layers are all of one shape, which their config tells. In others the same names may be of other widths: doubled
+# by a gate, or a layer's own.
+_UNIFORM: Final = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _PART: Final = re.compile(r"\.(?P<module>\w+)\.lora_(?P<half>[AB])(?:\.default)?\.weight$")
 _PREFIX: Final = "base_model.model."
 # What reads the model's hidden state, and what writes it.
 _READS_HIDDEN: Final = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
 _WRITES_HIDDEN: Final = frozenset({"o_proj", "down_proj"})
+_HEADS_OF: Final = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads", "v_proj": "num_key_value_heads"}
 # Parts of a model of several kinds of input that have shapes of their own.
 _OTHER_TOWERS: Final = ("vision", "visual", "audio", "expert", "image")
 
@@ -45,22 +49,30 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class BaseShape:
-    """What an adapter must fit to: numbers of the model's config, 0 where not known."""
+    """What an adapter must fit to: numbers of the model's config, 0 where not known.
+
+    `widths` are those of what modules read (A) and write (B) beside the hidden state, as far as they are known.
+    """
 
     name: str
     hidden: int = 0
     layers: int = 0
+    widths: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, config: Mapping[str, Any]) -> "BaseShape":
         """Return the shape by a model's config.json."""
         text = config.get("text_config")
         fields = text if isinstance(text, Mapping) else config
-        hidden, layers = fields.get("hidden_size"), fields.get("num_hidden_layers")
+        architectures = config.get("architectures")
+        is_uniform = (
+            isinstance(architectures, list) and architectures != [] and _UNIFORM.issuperset(map(str, architectures))
+        )
         return cls(
             name=name,
-            hidden=hidden if isinstance(hidden, int) else 0,
-            layers=layers if isinstance(layers, int) else 0,
+            hidden=_whole(fields, "hidden_size"),
+            layers=_whole(fields, "num_hidden_layers"),
+            widths=_widths(fields) if is_uniform else {},
         )
 
 
@@ -146,8 +158,8 @@ def _rank_of(module: str, config: Mapping[str, Any]) -> int:
 
 
 def _check_features(config: Mapping[str, Any]) -> None:
-    for field, what in _NOT_SERVED.items():
-        if config.get(field):
+    for feature, what in _NOT_SERVED.items():
+        if config.get(feature):
             raise Unusable(f"it uses {what}, which vLLM does not serve")
     if config.get("bias", "none") != "none":
         raise Unusable("it has biases, which vLLM does not serve")
@@ -177,12 +189,25 @@ def _check_shapes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], base
         if layer and base.layers and int(layer[1]) >= base.layers:
             raise Unusable(f"it was made for another model: it has a layer {layer[1]}, {base.name} has {base.layers}")
         touches = _READS_HIDDEN if part["half"] == "A" else _WRITES_HIDDEN
-        if base.hidden and part["module"] in touches and outer != base.hidden:
-            raise Unusable(
-                f"it was made for another model: {part['module']} is {outer} wide, {base.name} is {base.hidden}"
-            )
+        width = base.hidden if part["module"] in touches else base.widths.get((part["module"], part["half"]), 0)
+        if width and outer != width:
+            raise Unusable(f"it was made for another model: {part['module']} is {outer} wide, {base.name} is {width}")
     if not found:
         raise Unusable(f"its {WEIGHTS} has no LoRA weights in it")
+
+
+def _widths(config: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    heads = _whole(config, "num_attention_heads")
+    head = _whole(config, "head_dim") or (_whole(config, "hidden_size") // heads if heads else 0)
+    found = {(module, "B"): (_whole(config, of) or heads) * head for module, of in _HEADS_OF.items()}
+    found["o_proj", "A"] = heads * head
+    inner = _whole(config, "intermediate_size")
+    return found | {("gate_proj", "B"): inner, ("up_proj", "B"): inner, ("down_proj", "A"): inner}
+
+
+def _whole(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _note(config: Mapping[str, Any], base: BaseShape) -> str:

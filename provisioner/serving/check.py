@@ -48,10 +48,11 @@ def check(
     environment: ServeEnvironment,
     ask: Callable[[str, int], Health],
     reach: Callable[[str, int], bool],
+    host: str = "127.0.0.1",
     port: int = PORT,
 ) -> Result:
     """Return whether the pod is what the probe asks for."""
-    own = ask("127.0.0.1", port)
+    own = ask(host, port)
     if not own.status:
         return Result(ok=False, line="the program does not answer on its port")
     line = f"{own.phase}{': ' + own.progress if own.progress else ''}"

@@ -109,10 +109,17 @@ class Group:
         return dict(zip(self._urls, found, strict=True))
 
 
-def urls(leader: str, *, nodes: int, rank: int, port: int = PORT) -> dict[int, str]:
-    """Return where the other pods' gates are. Raises Problem for a leader that is not a StatefulSet's first pod."""
+def urls(leader: str, *, nodes: int, rank: int, port: int = PORT, workers: tuple[str, ...] = ()) -> dict[int, str]:
+    """Return where the other pods' gates are. `workers` are their hosts where they are no pods of a StatefulSet.
+
+    Raises Problem for a leader that is not a StatefulSet's first pod, and for too few or too many workers.
+    """
     if rank:
         return {0: f"http://{leader}:{port}"}
+    if workers:
+        if len(workers) != nodes - 1:
+            raise Problem(f"WORKER_ADDRESSES names {len(workers)} workers of a group of {nodes}")
+        return {number: f"http://{host}:{port}" for number, host in enumerate(workers, start=1)}
     host, dot, rest = leader.partition(".")
     if not host.endswith("-0"):
         raise Problem(f"LEADER_ADDRESS is {leader[:100]!r}: must be the name of a StatefulSet's first pod")

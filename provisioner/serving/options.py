@@ -59,6 +59,8 @@ _REFUSED: Final[Mapping[str, str]] = {
     "data-parallel-hybrid-lb": _GROUP,
     "data-parallel-external-lb": _GROUP,
 }
+# Lists that vLLM takes as one word of JSON: all others are words.
+_JSON_LISTS: Final = frozenset({"allowed-origins", "allowed-methods", "allowed-headers"})
 # Allowed, and said aloud in the log.
 _NOTED: Final = {
     "trust-remote-code": "code from the model's repository runs in this pod",
@@ -138,7 +140,7 @@ def _value(name: str, value: Any, *, file: str) -> Value:
         return True
     if isinstance(value, bool):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or (isinstance(value, list) and name in _JSON_LISTS):
         return _json(name, value, file=file)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(_item(name, item, file=file) for item in value)

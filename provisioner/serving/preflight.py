@@ -3,6 +3,7 @@
 What is certain is a Problem; what is only likely is a note in the log, for vLLM may still find a way.
 """
 
+import importlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from provisioner.serving.environment import ServeEnvironment
 from provisioner.serving.options import Options
 from provisioner.serving.places import Places
 from provisioner.serving.problem import Problem, one_line
+from provisioner.serving.weights import Unreadable, read_header
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CONFIGS: Final = ("config.json", "params.json")
@@ -30,6 +32,8 @@ _TOKENIZERS: Final = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "tekken.json",
     "spiece.model", "sentencepiece.bpe.model", "tokenizer.model.v3", "tiktoken.model",
 )  # fmt: skip
+# A tag that transformers adds to those of Jinja.
+_GENERATION: Final = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 # Left free on the disk that is downloaded to.
 _SPARE: Final = 1 << 30
@@ -76,10 +80,30 @@ def examine(
 
 def _check_template(options: Options) -> None:
     template = options.values.get("chat-template")
-    if isinstance(template, str) and "{" not in template and "\n" not in template and not Path(template).is_file():
-        raise Problem(
-            f"vllm.chat-template names the file {template}, which is not in the image: write the template itself"
-        )
+    if not isinstance(template, str):
+        return
+    if "{" not in template and "\n" not in template:
+        try:
+            template = Path(template).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise Problem(
+                f"vllm.chat-template names the file {template}, which is not in the image: write the template itself"
+            ) from error
+    if wrong := _wrong_with(template):
+        raise Problem(f"vllm.chat-template cannot be used: {wrong}")
+
+
+def _wrong_with(template: str) -> str:
+    """Return what no server could read the template for, nothing where that cannot be told."""
+    try:
+        jinja2 = importlib.import_module("jinja2")
+    except ImportError:
+        return ""
+    try:
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_GENERATION.sub("", template))
+    except jinja2.TemplateSyntaxError as error:
+        return f"{error.message} (line {error.lineno})"
+    return ""
 
 
 def _model(
@@ -125,6 +149,12 @@ def _local_model(directory: Path) -> tuple[Mapping[str, Any], int]:
         config = json.loads((directory / present[0]).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise Problem(f"{directory / present[0]} cannot be read: {error}") from error
+    for file in files:
+        if file.suffix == ".safetensors":
+            try:
+                read_header(file)
+            except (Unreadable, OSError) as error:
+                raise Problem(f"the model directory {directory} cannot be served: {error}") from error
     return config if isinstance(config, dict) else {}, sum(file.stat().st_size for file in files)
 
 

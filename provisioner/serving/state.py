@@ -42,8 +42,8 @@ class State:
     members: dict[int, str] = field(default_factory=dict)
 
     def enter(self, phase: Phase, message: str = "") -> None:
-        """Go over to a phase."""
-        self.phase, self.message = phase, one_line(message)
+        """Go over to a phase; how far the one before has come is of no interest any more."""
+        self.phase, self.message, self.progress = phase, one_line(message), ""
         self.write()
 
     def to_json(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from provisioner.gpus.memory import GIB
 from provisioner.serving import arguments, group, options, preflight
+from provisioner.serving.arguments import LoraModule
 from provisioner.serving.child import Child
 from provisioner.serving.environment import DRAIN, MARGIN, PORT, ServeEnvironment
 from provisioner.serving.gate import Gate
@@ -23,7 +24,7 @@ from provisioner.serving.group import Group
 from provisioner.serving.options import Options
 from provisioner.serving.places import Places
 from provisioner.serving.preflight import Findings
-from provisioner.serving.problem import Problem
+from provisioner.serving.problem import Problem, one_line
 from provisioner.serving.state import Phase, State
 from provisioner.serving.vllm_errors import LastWords
 from provisioner.serving.warm_up import Failed, warm_up
@@ -31,8 +32,18 @@ from provisioner.serving.warm_up import Failed, warm_up
 _log: Final = logging.getLogger(__name__)
 # Where a key for clients may be. vLLM is not shown them: the gate asks for the key, and vLLM would do so again.
 _KEYS: Final = ("API_KEY", "VLLM_API_KEY")
+# The hosts of a group's workers by rank, where there is no StatefulSet that gives them names.
+_WORKERS: Final = "WORKER_ADDRESSES"
 # Seconds that vLLM gives its engines to start, unless told otherwise: the pod's probe is the judge of that.
 _ENGINE_READY: Final = "10800"
+
+
+class _VllmEnded(Problem):
+    """vLLM has ended, or is of no use; `reason` is what it said."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"vLLM: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +96,10 @@ class Server:
     async def run(self) -> None:
         """Serve until told to end. Raises Problem when it cannot."""
         chosen = options.read(self._places.inference_config)
-        keys = tuple(self._variables[name] for name in _KEYS if self._variables.get(name))
+        # Secrets often end in a line feed, which no header can have.
+        keys = tuple(self._variables[name].strip() for name in _KEYS if self._variables.get(name))
+        if not all(keys):
+            raise Problem(f"the key in {' or '.join(_KEYS)} is blank: put one into its Secret, or remove the variable")
         name = arguments.served_name(self._environment, chosen)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -146,15 +160,41 @@ class Server:
             variables=self._variables,
         )
         self._report(chosen, findings)
-        argv = arguments.build(self._environment, options=chosen, adapters=findings.modules, port=self._port + 1)
+        modules = findings.modules
+        argv = arguments.build(self._environment, options=chosen, adapters=modules, port=self._port + 1)
         if self._environment.nodes > 1:
             peers = self._peers or group.urls(
-                self._environment.leader, nodes=self._environment.nodes, rank=self._environment.rank
+                self._environment.leader,
+                nodes=self._environment.nodes,
+                rank=self._environment.rank,
+                port=self._port,
+                workers=tuple(host for host in self._variables.get(_WORKERS, "").split(",") if host),
             )
             self._group = Group(
                 state=self.state, urls=peers, period=self._timing.group_period, lost=self._timing.group_lost
             )
             await self._group.gather()
+        while True:
+            try:
+                await self._run_child(gate, argv, name, has_template="chat-template" in chosen.values)
+            except _VllmEnded as ended:
+                refused = self._refused(modules)
+                if refused is None:
+                    raise
+                why = one_line(f"vLLM refuses it: {ended.reason}")
+                if self._environment.nodes > 1:
+                    # The others have been started with it as well.
+                    raise Problem(f"adapter {refused.name} cannot be served, remove it: {why}") from ended
+                _log.error("adapter %s is left out: %s", refused.name, why)
+                self.state.left_out[refused.name] = why
+                modules = tuple(module for module in modules if module is not refused)
+                argv = arguments.build(self._environment, options=chosen, adapters=modules, port=self._port + 1)
+                if self._child is not None:
+                    await self._child.stop(patience=0)
+
+    async def _run_child(self, gate: Gate, argv: Sequence[str], name: str, *, has_template: bool) -> None:
+        """Return never. Raises Problem."""
+        self._words = LastWords()
         self.state.enter(Phase.LOADING)
         _log.info("starting: %s", " ".join((*self._command, *argv)))
         try:
@@ -168,10 +208,16 @@ class Server:
             # It has no port to ask; that its leader serves is all there is to know.
             self.state.enter(Phase.SERVING)
         else:
-            parts.append(self._become_ready(gate, self._child, name, has_template="chat-template" in chosen.values))
+            parts.append(self._become_ready(gate, self._child, name, has_template=has_template))
         if self._group is not None:
             parts.append(self._group.watch())
         await _until_one_fails(parts)
+
+    def _refused(self, modules: Sequence[LoraModule]) -> LoraModule | None:
+        """Return the adapter that vLLM has ended because of, the first that it has not taken."""
+        if not self._words.adapter_refused:
+            return None
+        return next((module for module in modules if module.name not in self._words.adapters), None)
 
     def _report(self, chosen: Options, findings: Findings) -> None:
         for note in (*chosen.notes, *findings.notes):
@@ -196,7 +242,7 @@ class Server:
         said = f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
         if code == -signal.SIGKILL:
             said += ": the pod may have run out of memory"
-        raise Problem(f"vLLM: {self._words.text(otherwise=said)}")
+        raise _VllmEnded(self._words.text(otherwise=said))
 
     async def _become_ready(self, gate: Gate, child: Child, name: str, *, has_template: bool) -> None:
         while not await gate.upstream_is_healthy():  # noqa: ASYNC110 -- vLLM tells nobody when it is up
@@ -212,15 +258,17 @@ class Server:
                 await asyncio.wait_for(child.wait(), timeout=self._timing.end)
             except TimeoutError:
                 await child.kill()
-            raise Problem(f"vLLM: {self._words.text(otherwise=str(error))}") from error
-        self.state.progress = ""
+            raise _VllmEnded(self._words.text(otherwise=str(error))) from error
+        self._words.serving()
         self.state.enter(Phase.SERVING)
         _log.info("serving %s", name)
 
     async def _tell_progress(self) -> None:
         began = time.monotonic()
-        while self.state.phase is not Phase.SERVING:
+        while True:
             held = await asyncio.to_thread(preflight.bytes_under, self._places.models)
+            if self.state.phase is Phase.SERVING:
+                return
             self.state.downloaded_bytes = held
             expected = f" of {self.state.expected_bytes / GIB:.1f}" if self.state.expected_bytes else ""
             self.state.progress = f"{held / GIB:.1f}{expected} GiB of weights there, {time.monotonic() - began:.0f} s"

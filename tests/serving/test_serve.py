@@ -1,5 +1,6 @@
-"""A model that is served: what clients of vLLM's API and of KAITO's older one are answered."""
+"""A model that is served: what clients of vLLM's API and of KAITO's older one are answered, until it is told to end."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from fakes.serving.process import ServingProcess
+from fakes.serving.process import ServingProcess, is_alive
 from provisioner.gpus.memory import kv_cache_bytes, page_bytes
 from provisioner.gpus.model_config import parse_config
 from tests.serving.conftest import Maker
+from tests.serving.streams import TOKENS, parts, read, stream_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -104,3 +106,28 @@ async def test_error_of_vllm_reaches_the_client(
     async with client.post("/v1/chat/completions", json=body) as answer:
         assert answer.status == status
         assert (await answer.json())["error"]["message"]
+
+
+async def test_what_is_in_flight_is_answered_in_full_when_it_is_told_to_end(
+    server: ServingProcess, client: aiohttp.ClientSession
+) -> None:
+    everything = server.descendants()
+    answers = [await client.post("/v1/completions", json=stream_of()) for _ in range(3)]
+    # The others wait for their turn behind it.
+    await anext(parts(answers[0]))
+
+    server.terminate()
+    while (await server.health())[1]["state"] != "draining":  # noqa: ASYNC110 -- another process
+        await asyncio.sleep(0.02)
+    # A second one is no reason to hurry.
+    server.terminate()
+    async with client.post("/v1/completions", json=stream_of(1)) as late:
+        assert (late.status, late.headers["Retry-After"]) == (503, "5")
+    assert (await server.health())[0] == 503
+
+    assert [await read(answer) for answer in answers] == [(TOKENS, "[DONE]")] * 3
+    assert await server.wait() == 0
+    assert "3 requests in flight" in server.log_text()
+    assert "cut short" not in server.log_text()
+    assert server.termination_message() == ""
+    assert [pid for pid in everything if is_alive(pid)] == []

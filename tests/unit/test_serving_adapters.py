@@ -184,3 +184,54 @@ def test_a_file_cut_short_is_found(tmp_path: Path) -> None:
 
     with pytest.raises(Unreadable, match="incomplete"):
         read_header(path)
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 32,
+}  # fmt: skip
+FITTING = {
+    "q_proj": (8, 8), "k_proj": (8, 4), "v_proj": (8, 4), "o_proj": (8, 8), "gate_proj": (8, 32), "up_proj": (8, 32),
+    "down_proj": (32, 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "module", "shape", "says"),
+    [
+        *((LLAMA, module, shape, "") for module, shape in FITTING.items()),
+        (LLAMA, "k_proj", (8, 8), "k_proj is 8 wide, org/model is 4"),
+        (LLAMA, "v_proj", (8, 2), "v_proj is 2 wide, org/model is 4"),
+        (LLAMA, "o_proj", (16, 8), "o_proj is 16 wide, org/model is 8"),
+        (LLAMA, "gate_proj", (8, 16), "gate_proj is 16 wide, org/model is 32"),
+        (LLAMA, "up_proj", (8, 16), "up_proj is 16 wide, org/model is 32"),
+        (LLAMA, "down_proj", (16, 8), "down_proj is 16 wide, org/model is 32"),
+        ({**LLAMA, "head_dim": 4}, "q_proj", (8, 16), ""),
+        ({**LLAMA, "head_dim": 4}, "q_proj", (8, 8), "q_proj is 8 wide, org/model is 16"),
+        ({**LLAMA, "num_key_value_heads": None}, "k_proj", (8, 8), ""),
+        # Widths that the config does not tell, or means otherwise: vLLM is the judge.
+        ({**LLAMA, "architectures": ["Qwen3NextForCausalLM"]}, "q_proj", (8, 16), ""),
+        ({**LLAMA, "architectures": []}, "gate_proj", (8, 16), ""),
+        ({**LLAMA, "intermediate_size": "x"}, "gate_proj", (8, 16), ""),
+    ],
+)
+def test_an_adapter_must_be_as_wide_as_the_model(
+    tmp_path: Path, config: dict[str, Any], module: str, shape: tuple[int, int], says: str
+) -> None:
+    directory = make_adapter(tmp_path / "a")
+    reads, writes = shape
+    name = f"base_model.model.model.layers.0.x.{module}"
+    write_safetensors(
+        directory / "adapter_model.safetensors",
+        {
+            f"{name}.lora_A.weight": ((2, reads), [1.0] * (2 * reads)),
+            f"{name}.lora_B.weight": ((writes, 2), [1.0] * (2 * writes)),
+        },
+    )
+    base = BaseShape.of("org/model", config)
+
+    if says:
+        with pytest.raises(Unusable, match=f"made for another model: {says}"):
+            adapters.examine("a", directory, base=base)
+    else:
+        assert adapters.examine("a", directory, base=base).rank == 2

@@ -1,4 +1,4 @@
-"""What is known before vLLM runs, what its output says, what probes find, and what the old API means."""
+"""What is known before vLLM runs, what probes find, and what the old API means."""
 
 import asyncio
 import shutil
@@ -18,11 +18,9 @@ from provisioner.serving.places import Places
 from provisioner.serving.preflight import Findings
 from provisioner.serving.problem import Problem, one_line, write_termination_message
 from provisioner.serving.state import State
-from provisioner.serving.vllm_errors import LastWords
 from tests.unit.serving_support import CONFIG, make_model, make_places
 
 NONE = Options(values={})
-TOO_LONG = "To serve at least one request with the model's max seq len (16384), (1.0 GiB KV cache is needed"
 
 
 def examine(places: Places, model: str, variables: Mapping[str, str] | None = None, **fields: Any) -> Findings:
@@ -34,6 +32,10 @@ def examine(places: Places, model: str, variables: Mapping[str, str] | None = No
     )
 
 
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -42,6 +44,7 @@ def examine(places: Places, model: str, variables: Mapping[str, str] | None = No
         (lambda m: (m / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda m: (m / "model.safetensors").unlink(), "has no weights"),
         (lambda m: (m / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda m: cut(m / "model.safetensors"), r"cannot be served: model\.safetensors is incomplete: \d+ bytes of"),
     ],
 )
 def test_a_model_directory_that_lacks_something_is_refused(tmp_path: Path, spoil: Any, says: str) -> None:
@@ -171,47 +174,6 @@ def test_memory_that_may_not_do_is_noted(
     assert any("it may not fit" in note for note in found.notes) is noted
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        (
-            ["vllm serve: error: unrecognized arguments: --foo=1"],
-            "--foo=1: vLLM has no such option, remove it from inference_config.yaml",
-        ),
-        (
-            ["vllm: error: argument --max-num-seqs: invalid int value: 'x'"],
-            "argument --max-num-seqs: invalid int value: 'x': correct it in inference_config.yaml",
-        ),
-        (
-            [
-                f"(EngineCore_0 pid=9) ERROR 11-21 10:00:00 [core.py:1] ValueError: {TOO_LONG}.",
-                "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
-            ],
-            f"{TOO_LONG}: lower vllm.max-model-len or set auto",
-        ),
-        (
-            ["torch.OutOfMemoryError: CUDA out of memory.", "Failed to load model - not enough GPU memory. Try lower"],
-            "Failed to load model - not enough GPU memory: choose a size with more GPU memory, or a quantised model",
-        ),
-        (
-            ["World size (8) is larger than the number of available GPUs (4) in this node. Set '--nnodes'"],
-            "World size (8) is larger than the number of available GPUs (4): lower vllm.tensor-parallel-size",
-        ),
-        (["\x1b[31mKeyError: 'a'\x1b[0m", "ValueError: consequence"], "KeyError: 'a'"),
-        (["RuntimeError: Engine core initialization failed. See root cause above."], "nothing"),
-        (["INFO ready", ""], "nothing"),
-        (["OSError: no access with hf_abcdefghijkl"], "OSError: no access with ***"),
-        (["ValueError: " + "x" * 5000], "ValueError: " + "x" * 988),
-    ],
-)
-def test_the_line_that_tells_why_is_kept(lines: list[str], expected: str) -> None:
-    words = LastWords()
-    for line in lines:
-        words.read(line)
-
-    assert words.text(otherwise="nothing") == expected
-
-
 def test_secrets_are_in_no_message(tmp_path: Path) -> None:
     path = tmp_path / "termination-log"
     write_termination_message(path, "a\nb https://user:pw@h/x?sig=abc&y=1 Bearer xyz hf_0123456789")
@@ -280,6 +242,18 @@ def test_the_members_of_a_group_find_each_other_by_their_names() -> None:
     assert group.urls(leader, nodes=3, rank=2) == {0: "http://ws-0.ws-headless.ns.svc:5000"}
     with pytest.raises(Problem, match="LEADER_ADDRESS"):
         group.urls("10.0.0.1", nodes=2, rank=0)
+
+
+def test_the_members_of_a_group_may_be_anywhere_when_they_are_told_of() -> None:
+    workers = ("10.0.0.2", "10.0.0.3")
+
+    assert group.urls("10.0.0.1", nodes=3, rank=0, port=80, workers=workers) == {
+        1: "http://10.0.0.2:80",
+        2: "http://10.0.0.3:80",
+    }
+    assert group.urls("10.0.0.1", nodes=3, rank=2, port=80, workers=workers) == {0: "http://10.0.0.1:80"}
+    with pytest.raises(Problem, match="WORKER_ADDRESSES names 2 workers of a group of 2"):
+        group.urls("10.0.0.1", nodes=2, rank=0, workers=workers)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ async def test_what_is_sent_is_what_vllm_gets(places: Places, model: Path) -> No
 
 async def test_a_key_guards_every_path_but_health(places: Places, model: Path, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    server, port = make_server(places, model, {"seen": str(seen)}, variables={"API_KEY": "s3cret"})
+    server, port = make_server(places, model, {"seen": str(seen)}, variables={"API_KEY": "s3cret\n"})
     async with running(server) as task:
         await serving(server, task)
 
@@ -416,6 +416,7 @@ async def test_a_group_comes_together_and_ends_when_a_member_is_another(
     assert leader.state.phase is Phase.GATHERING
     tasks.append(asyncio.create_task(pod(1, worker)))
     await until(lambda: leader.state.phase is Phase.SERVING and worker.state.phase is Phase.SERVING)
+    assert (leader.state.progress, worker.state.progress) == ("", "")
 
     # The worker dies and is back before anybody has missed it.
     worker.end()
