@@ -200,7 +200,7 @@ def test_every_environment_name_that_is_mentioned_is_read() -> None:
 
 def test_every_path_that_is_mentioned_exists() -> None:
     for path in re.findall(
-        r"\b((?:docs|fakes|crds|provisioner|\.ci)/[\w./-]*[\w/])", README + DEVELOPMENT + WORKSPACES
+        r"(?<![\w/-])((?:docs|fakes|crds|provisioner|\.ci)/[\w./-]*[\w/])", README + DEVELOPMENT + WORKSPACES
     ):
         assert (ROOT / path).exists(), path
 
