@@ -10,6 +10,7 @@ import yaml
 
 from provisioner import __main__ as program
 from provisioner.apis.nodeclaim import parse_nodeclaim
+from provisioner.nodeclaim.agentpool_spec import render
 from provisioner.placement.market import Market
 from provisioner.placement.place import place
 from provisioner.placement.sizes import KnownSizes, NothingListed
@@ -168,6 +169,18 @@ def test_the_plain_claim_is_the_example_and_can_be_served() -> None:
     best = place(claim.spec, market=Market(sizes=KnownSizes(NothingListed()), now=claim.created)).best
     assert best is not None
     assert best.size.gpu_count >= 1
+
+
+def test_the_claim_for_amds_gpus_is_served_with_no_driver() -> None:
+    raw = yaml.safe_load((EXAMPLES / "nodeclaim-amd.yaml").read_text())
+    raw["metadata"]["uid"] = "u"
+    claim = parse_nodeclaim(raw)
+
+    assert claim.spec is not None
+    best = place(claim.spec, market=Market(sizes=KnownSizes(NothingListed()), now=claim.created)).best
+    assert best is not None
+    assert (best.size.gpu_resource, best.size.gpu_count) == ("amd.com/gpu", 8)
+    assert render(claim, claim.spec, best)["properties"]["gpuProfile"] == {"driver": "None"}
 
 
 def test_pods_in_the_documents_find_the_node_of_the_plain_claim() -> None:

@@ -76,11 +76,3 @@ def test_what_the_code_asks_for_beside_is_about_node_classes() -> None:
     left = NEEDED - granted("role.json") - granted("role-subscription.json")
 
     assert left <= granted("role-node-classes.json") == OF_NODE_CLASSES
-
-
-def test_the_guide_explains_each_action() -> None:
-    text = (ROOT / "docs" / "install.md").read_text()
-    rows = re.findall(r"^\| `((?:managedClusters|Microsoft\.Compute)/\S+)` \|", text, re.MULTILINE)
-    explained = {f"Microsoft.ContainerService/{row}" if row.startswith("managed") else row for row in rows}
-
-    assert explained == granted("role.json") | granted("role-subscription.json")
