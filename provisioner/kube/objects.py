@@ -117,8 +117,8 @@ class Objects:
         path = kind.path(namespace, name) + ("/status" if status else "")
         return await self._transport.call("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        """Delete the object with that UID, in the background. One that is missing or made anew is no error."""
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:
+        """Delete the object with that UID, in the background. Returns whether it was there still."""
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -128,9 +128,11 @@ class Objects:
         try:
             await self._transport.call("DELETE", kind.path(namespace, name), body=options)
         except Gone:
-            return
+            return False
         except Conflict:
             # The API has no machine-readable sign for "another UID", which means that ours is gone.
             current = await self.get(kind, namespace, name)
             if current is not None and current["metadata"]["uid"] == uid:
                 raise
+            return False
+        return True

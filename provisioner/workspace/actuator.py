@@ -112,7 +112,7 @@ class Actuator:
         for manifest in step.manifests:
             is_news |= await self._apply(workspace, manifest)
         for doomed in step.deletions:
-            await self._delete(workspace, doomed)
+            is_news |= await self._delete(workspace, doomed)
         if step.release:
             return await self._release(workspace)
         return is_news or refused != self._refusals.get(workspace.uid)
@@ -189,10 +189,15 @@ class Actuator:
         _log.warning("refused", extra={"workspace": workspace.key, "kind": kind.kind, "object": name, "error": told})
         return False
 
-    async def _delete(self, workspace: Workspace, doomed: Doomed) -> None:
-        await self._objects.delete(doomed.kind, doomed.namespace, doomed.name, uid=doomed.uid)
+    async def _delete(self, workspace: Workspace, doomed: Doomed) -> bool:
+        """Delete an object; returns whether it was gone already, which is news."""
+        if not await self._objects.delete(doomed.kind, doomed.namespace, doomed.name, uid=doomed.uid):
+            # The watch may never tell: of one that was made before it began, and was gone before that too.
+            self._store.forget(doomed)
+            return True
         self._writes.inc(kind=doomed.kind.kind, verb="delete")
         _log.info("deleted", extra={"workspace": workspace.key, "kind": doomed.kind.kind, "object": doomed.name})
+        return False
 
     async def _write_status(self, workspace: Workspace, status: Mapping[str, Any]) -> Workspace:
         try:

@@ -8,7 +8,7 @@ from provisioner.apis.node import Node, parse_node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
 from provisioner.apis.workspace import Workspace, parse_workspace
 from provisioner.kube.table import Table
-from provisioner.workspace.view import Workload
+from provisioner.workspace.view import JOB, NODE_CLAIM, STATEFUL_SET, Doomed, Workload
 from provisioner.workspace.workload import parse_job, parse_stateful_set
 
 
@@ -45,6 +45,16 @@ class Store:
         found = table.items.get(workspace.key)
         # By labels and name alone it may be somebody else's, or an earlier Workspace's of that name.
         return found if found is not None and found.owner == workspace.uid else None
+
+    def forget(self, doomed: Doomed) -> None:
+        """Drop an object that was found gone."""
+        key = f"{doomed.namespace}/{doomed.name}"
+        if doomed.kind is NODE_CLAIM:
+            self.claims.remove(doomed.name, doomed.uid)
+        elif doomed.kind is STATEFUL_SET:
+            self.stateful_sets.remove(key, doomed.uid)
+        elif doomed.kind is JOB:
+            self.jobs.remove(key, doomed.uid)
 
 
 def workspace_of(labels: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Garbage: pools whose claim is gone and claims whose VM is gone are taken away, and nothing else ever is."""
 
+import signal
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -78,11 +79,17 @@ async def wait_node(kube: Kube, name: str, *, ready: bool) -> None:
     await eventually(look, until=lambda seen: seen is ready, what=f"Node {name} ready: {ready}")
 
 
-async def test_pool_is_collected_whose_claim_lost_its_finalizer_by_force(aks: FakeAks, kube: Kube) -> None:
+async def test_pool_is_collected_whose_claim_lost_its_finalizer_by_force(
+    cluster: Running, aks: FakeAks, kube: Kube
+) -> None:
     await ready(kube, kaito_claim("wsstripped"))
+    # It would have put the finalizer back before the claim is gone.
+    controller = cluster.controller.process
+    controller.send_signal(signal.SIGSTOP)
     await kube.patch(CLAIMS, "wsstripped", {"metadata": {"finalizers": None}})
     await kube.delete(CLAIMS, "wsstripped")
     assert await kube.claim("wsstripped") is None
+    controller.send_signal(signal.SIGCONT)
 
     await wait_pool(aks, "wsstripped", None)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from fakes.cluster.interface import ControlPlane
 from fakes.proxy import Delay
 from provisioner.apis import names
-from tests.kube import CLAIMS, eventually
+from tests.kube import CLAIMS, Kube, eventually
 from tests.scenarios.on_workspaces import WORKSPACES, clear_workspaces, inference, workspace_environment
 from tests.scenarios.running import running
 from tests.scenarios.two_instances import (
@@ -18,6 +20,7 @@ from tests.scenarios.two_instances import (
     Fate,
     Pair,
     held_up,
+    killed,
     let_go_on,
     take_over,
     two_instances,
@@ -28,6 +31,15 @@ HELD_BACK = 22.0
 MANY = 20
 # Twenty Nodes with their device plugins and servers take two busy cores a while.
 PATIENCE = 240.0
+
+
+@asynccontextmanager
+async def clearing(kube: Kube) -> AsyncIterator[None]:
+    """Take the Workspaces away at the end, however the test ends: the next one has names of the same."""
+    try:
+        yield
+    finally:
+        await clear_workspaces(kube)
 
 
 def written(pair: Pair) -> Counter[str]:
@@ -45,6 +57,7 @@ async def test_twenty_workspaces_in_flight_have_one_claim_each_whatever_becomes_
     environment = workspace_environment(control_plane)
     async with (
         running(control_plane, log=tmp_path / "claims.log") as world,
+        clearing(world.kube),
         two_instances(world.aks, world.kube, folder=tmp_path, command="workspace", settings=environment) as pair,
     ):
         wanted = sorted(f"many-{number}" for number in range(MANY))
@@ -68,8 +81,9 @@ async def test_twenty_workspaces_in_flight_have_one_claim_each_whatever_becomes_
         pair.assert_one_after_the_other()
         claims = await world.kube.items(CLAIMS)
         assert sorted(claim["metadata"]["labels"][names.WORKSPACE_LABEL] for claim in claims) == wanted
-        assert written(pair) == {claim["metadata"]["name"]: 1 for claim in claims}
-        await clear_workspaces(world.kube)
+        once = {claim["metadata"]["name"]: 1 for claim in claims}
+        # With a process die the answers that were on their way to it: of those claims only the cluster knows.
+        assert written(pair).items() <= once.items() if fate is killed else written(pair) == once
 
 
 async def test_leader_that_was_held_up_writes_nothing_that_it_had_decided_before(
@@ -78,6 +92,7 @@ async def test_leader_that_was_held_up_writes_nothing_that_it_had_decided_before
     environment = workspace_environment(control_plane)
     async with (
         running(control_plane, log=tmp_path / "claims.log") as world,
+        clearing(world.kube),
         two_instances(world.aks, world.kube, folder=tmp_path, command="workspace", settings=environment) as pair,
     ):
         # The model and the claims that are needed are written down before the first claim is.
@@ -103,4 +118,3 @@ async def test_leader_that_was_held_up_writes_nothing_that_it_had_decided_before
 
         pair.assert_one_after_the_other()
         assert pair.first.proxy.calls.count("create", "nodeclaims") == 0
-        await clear_workspaces(world.kube)

@@ -279,10 +279,7 @@ async def test_claim_that_nobody_has_told_of_goes_with_its_workspace() -> None:
                 break
         world.delete()
         await asyncio.sleep(60)
-        assert world.workspace is not None, "it is held until its claim is gone"
-        assert world.api.alive() == []
-        world.lags.clear()
-        await world.settle(5)
+        # Neither that it was made nor that it went was told of by then.
         ends_gone(world)
 
 
