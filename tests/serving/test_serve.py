@@ -127,7 +127,8 @@ async def test_what_is_in_flight_is_answered_in_full_when_it_is_told_to_end(
 
     assert [await read(answer) for answer in answers] == [(TOKENS, "[DONE]")] * 3
     assert await server.wait() == 0
-    assert "3 requests in flight" in server.log_text()
+    # Some may have been answered before it was told.
+    assert re.search(r"draining: [123] requests? in flight", server.log_text())
     assert "cut short" not in server.log_text()
     assert server.termination_message() == ""
     assert [pid for pid in everything if is_alive(pid)] == []
