@@ -109,6 +109,8 @@ class Serving:
             await eventually(
                 lambda selector=selector: self.kube.items(selector),  # type: ignore[misc]
                 until=lambda left: not left,
+                # The garbage collector of the real control plane looks for new kinds every half a minute.
+                patience=PATIENCE,
                 what=f"nothing is left at {selector}",
             )
         await eventually(lambda: self.pods_of(name), until=lambda left: not left, what=f"the pods of {name} are gone")
