@@ -37,7 +37,8 @@ _SERVER_TIMEOUT: Final = 300
 _REQUEST_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 2.0
 _CONNECT_TIMEOUT: Final = 10.0
-_CHECK_INTERVAL: Final = 30.0
+# Nothing is asked of anybody while kopf watches all kinds.
+_CHECK_INTERVAL: Final = 5.0
 _SIGN_INTERVAL: Final = 5.0
 _KOPF_LOGGERS: Final = {
     "kopf": logging.WARNING,
