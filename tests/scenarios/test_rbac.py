@@ -42,6 +42,9 @@ async def life(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("rbac")
     manifest, log = write_account(CHART, folder), folder / "controller.log"
     await asyncio.to_thread(control_plane.apply, manifest)
+    # What others have left behind would not have to be created.
+    left = ("lease", "gpu-provisioner", f"--namespace={NAMESPACE}", "--ignore-not-found")
+    await asyncio.to_thread(control_plane.run_kubectl, "delete", *left)
     async with FaultProxy(control_plane) as proxy:
         account = await asyncio.to_thread(control_plane.kubeconfig_for, NAMESPACE, service_account=CHART)
         settings = {
