@@ -2,22 +2,7 @@
 
 import sys
 
-from fakes.cluster.binaries import BinariesMissing
-from fakes.cluster.process import SupervisorError
-from tests.charts import binary
-
-
-def main() -> int:
-    """Run the command and return its exit code: 0 when Helm is there."""
-    try:
-        binary.ensure()
-    except (BinariesMissing, SupervisorError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
+from tests.charts.binary import HELM
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(HELM.main())

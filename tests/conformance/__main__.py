@@ -2,22 +2,7 @@
 
 import sys
 
-from fakes.cluster.binaries import BinariesMissing
-from fakes.cluster.process import SupervisorError
-from tests.conformance import suite
-
-
-def main() -> int:
-    """Run the command and return its exit code: 0 when the suite is there."""
-    try:
-        suite.ensure()
-    except (BinariesMissing, SupervisorError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
+from tests.conformance.suite import SUITE
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(SUITE.main())

@@ -40,21 +40,22 @@ chmod +x "$2"
 
 
 def test_suite_that_is_not_built_is_told_of_in_one_line_with_the_command(tmp_path: Path) -> None:
-    reason = suite.skip_reason(environment(tmp_path))
+    reason = suite.SUITE.skip_reason(environment(tmp_path))
     assert reason is not None
     assert "python -m tests.conformance" in reason
     assert "\n" not in reason
 
 
 def test_suite_is_built_once_with_the_crds_of_its_module(tmp_path: Path, workplace: dict[str, str]) -> None:
-    built = suite.ensure(workplace, stream=io.StringIO())
+    suite.SUITE.ensure(workplace, stream=io.StringIO())
+    built = suite.find(workplace)
     assert subprocess.run([built.binary], check=False).returncode == 0
     assert [path.name for path in sorted(built.crds.iterdir())] == ["nodeclaims.yaml", "nodepools.yaml"]
     (asked,) = (tmp_path / "asked").read_text().splitlines()
     assert asked.startswith("test -c ")
     assert asked.endswith(" sigs.k8s.io/karpenter/test/suites/regression")
     again = io.StringIO()
-    assert suite.ensure(workplace, stream=again) == built == suite.find(workplace)
+    assert suite.SUITE.ensure(workplace, stream=again) == built.binary
     assert again.getvalue() == ""
 
 
@@ -63,10 +64,10 @@ def test_suite_without_its_crds_is_no_suite_and_comes_by_the_next_build(
 ) -> None:
     (tmp_path / "unknown").touch()
     with pytest.raises(BinariesMissing, match="not a known dependency"):
-        suite.ensure(workplace, stream=io.StringIO())
-    assert suite.skip_reason(workplace) is not None
+        suite.SUITE.ensure(workplace, stream=io.StringIO())
+    assert suite.SUITE.skip_reason(workplace) is not None
     (tmp_path / "unknown").unlink()
-    assert suite.ensure(workplace, stream=io.StringIO()) == suite.find(workplace)
+    assert suite.SUITE.ensure(workplace, stream=io.StringIO()) == suite.find(workplace).binary
 
 
 def test_module_pins_karpenter_by_version_and_sum() -> None:

@@ -31,26 +31,26 @@ chmod +x "$2"
 
 
 def test_helm_that_is_not_built_is_told_of_in_one_line_with_the_command(tmp_path: Path) -> None:
-    reason = binary.skip_reason(environment(tmp_path))
+    reason = binary.HELM.skip_reason(environment(tmp_path))
     assert reason is not None
     assert "python -m tests.charts" in reason
     assert "\n" not in reason
 
 
 def test_helm_is_built_once_and_knows_its_version(tmp_path: Path, workplace: dict[str, str]) -> None:
-    built = binary.ensure(workplace, stream=io.StringIO())
+    built = binary.HELM.ensure(workplace, stream=io.StringIO())
     assert subprocess.run([built], check=False).returncode == 0
     (asked,) = (tmp_path / "asked").read_text().splitlines()
     assert asked.startswith("build -trimpath ")
     assert f"version.version={binary.version()} " in asked
     assert asked.endswith(" helm.sh/helm/v4/cmd/helm")
     again = io.StringIO()
-    assert binary.ensure(workplace, stream=again) == built == binary.find(workplace)
+    assert binary.HELM.ensure(workplace, stream=again) == built == binary.HELM.find(workplace)
     assert again.getvalue() == ""
 
 
 def test_a_build_that_fails_says_why_and_leaves_nothing_behind(tmp_path: Path, workplace: dict[str, str]) -> None:
     (tmp_path / "broken").touch()
     with pytest.raises(BinariesMissing, match="no space left"):
-        binary.ensure(workplace, stream=io.StringIO())
-    assert binary.skip_reason(workplace) is not None
+        binary.HELM.ensure(workplace, stream=io.StringIO())
+    assert binary.HELM.skip_reason(workplace) is not None
