@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from provisioner.apis.failure import FailureClass
 from provisioner.apis.nodeclaim import parse_nodeclaim
 from provisioner.apis.nodeclass import DEFAULTS, NodeClassSpec, Spot, read_spec
+from provisioner.apis.workspace import parse_workspace
 from provisioner.gpus import presets
 from provisioner.nodeclaim import class_verdict
 from provisioner.nodeclaim.nodeclass import OF_CHOICE, OF_CHOICE_OF_SPOT
@@ -19,6 +21,8 @@ from provisioner.placement.place import place
 from provisioner.placement.sizes import KnownSizes, NothingListed
 from provisioner.settings import Settings, source_of
 from provisioner.workspace.settings import WorkspaceSettings
+from provisioner.workspace.sizing import size
+from provisioner.workspace.view import Model, Sizing
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -60,6 +64,19 @@ def test_the_claim_of_the_readme_can_be_served() -> None:
     assert claim.spec is not None
     market = Market(sizes=KnownSizes(NothingListed()), now=claim.created)
     assert place(claim.spec, market=market).best is not None
+
+
+def test_the_demo_in_the_readme_tells_the_size_that_is_chosen() -> None:
+    raw = yaml.safe_load((ROOT / "docs" / "examples" / "workspace.yaml").read_text())
+    raw["metadata"] |= {"uid": "u", "namespace": "default"}
+    preset = presets.find(raw["inference"]["preset"]["name"])
+    assert preset is not None
+    sizes, model = KnownSizes(NothingListed()), Model(facts=preset.facts, preset=preset)
+
+    found = size(parse_workspace(raw), model=model, sizes=sizes, now=datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert isinstance(found, Sizing)
+    assert f"workspace phi-4-mini runs on {found.why}\n" in README
 
 
 def test_the_class_of_the_document_is_the_example_and_can_be_read() -> None:
