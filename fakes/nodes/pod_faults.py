@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 CRASH_LOOP = "CrashLoopBackOff"
-OOM_KILLED = "OOMKilled"
 
 
 @dataclass(frozen=True, kw_only=True)

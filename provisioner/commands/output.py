@@ -5,14 +5,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import yaml
 
 from provisioner.commands.text import clean
 
 Format = Literal["table", "json", "yaml"]
-FORMATS: Final = ("table", "json", "yaml")
 
 
 def document(value: Any, *, form: Format) -> str:

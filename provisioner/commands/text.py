@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Final, Literal
-
-Align = Literal["left", "right"]
+from typing import Final
 
 _GAP: Final = "  "
 _CUT: Final = "…"

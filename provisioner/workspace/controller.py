@@ -164,10 +164,6 @@ class Controller:
             if references.model_name(workspace) == name:
                 self._queue.add(workspace.key)
 
-    def is_gone(self, key: str) -> bool:
-        """Tell whether there is no Workspace of that key."""
-        return key not in self._store.workspaces.items
-
     async def synchronise(self) -> None:
         """Take full lists over and look at what changed. Raises KubeError, Gone where the CRD is not installed."""
         store = self._store

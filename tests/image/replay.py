@@ -19,7 +19,6 @@ from tests.image.dockerfile import ROOT, Dockerfile, Instruction, context
 
 # What a path of the image begins with; all else is of the machine that this runs on.
 _OURS: Final = re.compile(r"(?<![\w./}-])/(?:src|opt/provisioner|usr/local)\b")
-_INSTALLERS: Final = re.compile(r"(?:pip|setuptools|wheel|_distutils_hack|pkg_resources|distutils-precedence)\b")
 _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
