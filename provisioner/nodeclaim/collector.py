@@ -16,7 +16,7 @@ from provisioner.kube.gateway import Gone, KubeError, KubeGateway
 from provisioner.kube.metrics import Registry
 from provisioner.kube.store import Store
 from provisioner.nodeclaim.actuator import reference
-from provisioner.nodeclaim.garbage import is_same_cluster, lost_claims, orphaned_pools
+from provisioner.nodeclaim.garbage import is_same_cluster, launched, lost_claims, orphaned_pools
 from provisioner.nodeclaim.metrics import ClaimMetrics
 
 _log: Final = logging.getLogger(__name__)
@@ -133,7 +133,8 @@ class Collector:
         if self._inventory.is_throttled:
             await self.synchronise()
             return
-        # Pools before claims: see garbage.py.
+        # What was launched, then the pools, then all claims: see garbage.py.
+        launched_before = launched(self._store.claims)
         try:
             await self._inventory.refresh()
         except ArmFailure:
@@ -148,7 +149,7 @@ class Collector:
         by_provider_id = {
             claim.provider_id.lower(): self._store.nodes_by_provider_id(claim.provider_id) for claim in claims
         }
-        lost = lost_claims(claims, pools=pools, nodes=by_provider_id)
+        lost = lost_claims(claims, launched_before=launched_before, pools=pools, nodes=by_provider_id)
         if (orphans or lost) and await self._may_collect():
             for pool in orphans:
                 await self._delete_pool(pool)

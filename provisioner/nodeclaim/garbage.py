@@ -1,7 +1,8 @@
 """Garbage: agent pools whose claim is gone, and claims whose agent pool is gone. Pure.
 
-Both judgements need lists in the right order: pools first, claims second. A claim exists before its pool, so a pool
-on the earlier list without a claim on the later one has lost it for good.
+Each judgement needs its lists in the right order. A claim exists before its pool, so a pool on the earlier list without
+a claim on the later one has lost it for good. A pool exists before its claim is launched, so a claim has lost its pool
+only where it was launched before the pools were listed: the pool of one that was launched since may have come since.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -32,17 +33,22 @@ def orphaned_pools(
 
 
 def lost_claims(
-    claims: Iterable[NodeClaim], *, pools: Mapping[str, AgentPool], nodes: Mapping[str, Iterable[Node]]
+    claims: Iterable[NodeClaim],
+    *,
+    launched_before: Collection[str],
+    pools: Mapping[str, AgentPool],
+    nodes: Mapping[str, Iterable[Node]],
 ) -> list[NodeClaim]:
     """Return the launched claims whose VM cannot exist any more, as its pool does not.
 
+    `launched_before` has the UIDs of the claims that were launched before the list of `pools` was asked for.
     Judged by the providerID, never by the claim's name: a claim that points at another VM is garbage even where a pool
     of its name exists. `nodes` maps lower-cased providerIDs to Nodes. A Ready Node proves that the VM lives, whatever
     Azure's list says.
     """
     lost = []
     for claim in claims:
-        if not claim.is_managed or claim.is_deleting or not claim.is_true(LAUNCHED) or not claim.provider_id:
+        if claim.uid not in launched_before or claim.is_deleting or not claim.provider_id:
             continue
         if pool_of_provider_id(claim.provider_id) in pools:
             continue
@@ -50,6 +56,11 @@ def lost_claims(
             continue
         lost.append(claim)
     return sorted(lost, key=lambda claim: claim.name)
+
+
+def launched(claims: Iterable[NodeClaim]) -> frozenset[str]:
+    """Return the UIDs of our claims that are launched."""
+    return frozenset(claim.uid for claim in claims if claim.is_managed and claim.is_true(LAUNCHED))
 
 
 def is_same_cluster(nodes: Iterable[Node], *, subscription_id: str, node_resource_group: str) -> bool:

@@ -36,6 +36,8 @@ class ApiServer:
         self.lacks_crds = False
         # Pages of this many objects at most; less than what is asked for is allowed.
         self.page = self._dice.pick((1, 2, 5, 500))
+        # Seconds that a list is on its way at most: in some histories it is a busy server.
+        self.list_seconds = 8.0 if self._dice.chance(0.2) else 0.5
         self._pages: dict[str, tuple[list[Raw], int, str]] = {}
 
     def connect(self, life: Life) -> "Connection":
@@ -165,7 +167,9 @@ class Connection:
             if not self._life.is_alive and dice.chance(0.5):
                 return
             result = self._carry_out(method, path, query or {}, body, fault=fault)
-            world.after(REQUEST_TIMEOUT if fault == "no answer" else dice.short(0.0, 0.5), lambda: answer(result))
+            is_list = method == "GET" and not place_of(path).name
+            back = dice.between(0.0, self._server.list_seconds) if is_list else dice.short(0.0, 0.5)
+            world.after(REQUEST_TIMEOUT if fault == "no answer" else back, lambda: answer(result))
 
         if world.is_traced and method != "GET":
             world.trace(f"controller{self._life.number}", f"{what} {_brief(body)}")

@@ -18,6 +18,8 @@ from tests.chaos.world import World
 _UNSEEN: Final = 20.0
 # By then a claim whose VM runs has its Node, or is deleted.
 _LONG: Final = timedelta(minutes=25)
+# Seconds. Before that no VM has had its time to become a Node in order.
+_YOUNG: Final = 300.0
 # By then a deleted claim is gone.
 _DELETION: Final = timedelta(minutes=10)
 # Seconds within which a claim has noticed that its Node is in order, and the cloud provider that a VM is gone.
@@ -32,6 +34,8 @@ class Invariants:
         self._objects = objects
         self._azure = azure
         self._fit_since: dict[str, float] = {}
+        # Etags of pools whose Node somebody has deleted.
+        self._without_node: set[str] = set()
         # When the controller that runs now was started: it can know of all pools that stood by then.
         self.run_began = 0.0
         self._gone_at: dict[str, float] = {}
@@ -97,12 +101,18 @@ class Invariants:
         if claim.spec is not None and claim.spec.expire_after is not None:
             return
         for pool in self._azure.pools.values():
-            is_well = pool.uid == claim.uid and pool.state == "Succeeded" and pool.vm is not None and pool.vm.exists
-            if is_well and claim.is_true(READY) and any(map(_is_there, self._nodes_of(pool))):
+            if pool.uid != claim.uid or pool.vm is None or not pool.vm.exists:
+                continue
+            if pool.state == "Succeeded" and claim.is_true(READY) and any(map(_is_there, self._nodes_of(pool))):
                 self._world.violate(f"claim {claim.name} is deleted by the controller and was in order")
+            is_young = self._world.loop.time() - pool.born < _YOUNG and pool.first_etag not in self._without_node
+            if pool.state in ("Creating", "Succeeded") and claim.is_true(LAUNCHED) and is_young:
+                self._world.violate(f"claim {claim.name} is deleted by the controller and its VM had just come")
 
     def _note_fitness(self, change: Change) -> None:
         node = parse_node(change.last)
+        if (pool := self._azure.pools.get(node.agent_pool)) and (change.after is None or node.is_deleting):
+            self._without_node.add(pool.first_etag)
         fits = change.after is not None and node.is_ready and node.allocatable_of(names.NVIDIA_GPU) > 0
         if not fits or node.is_deleting:
             self._fit_since.pop(node.name, None)

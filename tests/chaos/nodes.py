@@ -49,7 +49,8 @@ class Kubelets:
         if world.faults_on and dice.chance(0.08):
             world.fault("node never joins", pool.name)
             return
-        world.after(dice.between(20.0, 120.0) if pool.state == "Creating" else 0.0, lambda: self._join(pool, vm))
+        boot = dice.short(0.0, 2.0) if self._azure.is_quick else dice.between(20.0, 120.0)
+        world.after(boot if pool.state == "Creating" else 0.0, lambda: self._join(pool, vm))
 
     def _join(self, pool: Pool, vm: Vm) -> None:
         if not vm.exists:

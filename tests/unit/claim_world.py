@@ -18,7 +18,7 @@ from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
 from provisioner.apis.pod import Pod
 from provisioner.apis.times import format_time
 from provisioner.nodeclaim.agentpool_spec import pool_name
-from provisioner.nodeclaim.garbage import lost_claims, orphaned_pools
+from provisioner.nodeclaim.garbage import launched, lost_claims, orphaned_pools
 from provisioner.nodeclaim.lifecycle import reconcile
 from provisioner.nodeclaim.node_deletion import on_node
 from provisioner.nodeclaim.nodeclass import NOT_FOUND, ClassProblem
@@ -410,7 +410,7 @@ class World:
         for pool in orphaned_pools(self.pools.values(), claim_uids=uids, claim_names=claim_names):
             self.pools[pool.name] = dataclasses.replace(pool, state="Deleting")
         by_provider_id = {node.provider_id.lower(): [node] for node in map(parse_node, self.nodes.values())}
-        if lost_claims(claims, pools=self.pools, nodes=by_provider_id):
+        if lost_claims(claims, launched_before=launched(claims), pools=self.pools, nodes=by_provider_id):
             self.client_deletes()
 
     def everything_ends_well(self) -> None:

@@ -1,13 +1,15 @@
 """What the collector counts for those who watch it: ages of lists, what watches have missed, pools left over."""
 
+import json
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
 from provisioner.apis import names
+from provisioner.apis.conditions import LAUNCHED
 from provisioner.apis.failure import Failure, FailureClass
 from provisioner.azure.errors import ArmFailure
 from provisioner.azure.session import ArmResponse, AzureTarget
@@ -17,14 +19,18 @@ from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.metrics import Registry
 from provisioner.nodeclaim.assembly import Assembly
 from provisioner.settings import Settings
-from tests.unit.builders import NOW, kaito_claim
+from tests.unit.builders import NOW, kaito_claim, provider_id, raw_node, reached
+
+SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 
 
 class Cluster:
-    """An API server that has claims to list, and nothing else."""
+    """An API server that has claims and Nodes to list, and lets claims be deleted."""
 
     def __init__(self) -> None:
         self.claims: list[dict[str, Any]] = []
+        self.nodes: list[dict[str, Any]] = []
+        self.deleted: list[str] = []
         self.is_away = False
 
     async def __aenter__(self) -> Self:
@@ -38,7 +44,8 @@ class Cluster:
     async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
         if self.is_away:
             raise Unavailable("it is away")
-        items = self.claims if path.endswith("/nodeclaims") else []
+        kind = path.rpartition("/")[2]
+        items = {"nodeclaims": self.claims, "nodes": self.nodes}.get(kind, [])
         return {"metadata": {"resourceVersion": "1000"}, "items": items}
 
     async def call(
@@ -50,17 +57,22 @@ class Cluster:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        raise AssertionError(f"{method} {path} is not to be expected")
+        assert (method, path.rpartition("/")[0].rpartition("/")[2]) == ("DELETE", "nodeclaims")
+        self.deleted.append(path.rpartition("/")[2])
+        return {}
 
 
 class Azure:
-    """A stopped AKS cluster, in which nothing may be deleted."""
+    """An AKS cluster; while it is stopped nothing may be deleted."""
 
-    target = AzureTarget(subscription_id="s", resource_group="r", cluster_name="c")
+    target = AzureTarget(subscription_id=SUBSCRIPTION, resource_group="r", cluster_name="c")
 
     def __init__(self) -> None:
         self.pools: list[dict[str, Any]] = []
         self.is_away = False
+        self.is_running = False
+        # What happens while a list is on its way.
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def call(
         self,
@@ -75,14 +87,21 @@ class Azure:
         body: Mapping[str, Any] | None = None,
     ) -> ArmResponse:
         assert operation == "managedclusters.get"
-        return ArmResponse(status=200, text='{"location": "eastus", "properties": {"powerState": {"code": "Stopped"}}}')
+        properties = {
+            "provisioningState": "Succeeded",
+            "powerState": {"code": "Running" if self.is_running else "Stopped"},
+            "nodeResourceGroup": "MC_rg_aks_eastus",
+        }
+        return ArmResponse(status=200, text=json.dumps({"location": "eastus", "properties": properties}))
 
     async def list(
         self, path: str, *, operation: str, timeout: float, query: Mapping[str, str]
     ) -> tuple[Mapping[str, Any], ...]:
         if self.is_away:
             raise ArmFailure(Failure(kind=FailureClass.INTERNAL, message="It is away."))
-        return tuple(self.pools)
+        pools = tuple(self.pools)
+        self.meanwhile()
+        return pools
 
 
 class World:
@@ -90,7 +109,7 @@ class World:
         self.cluster, self.azure, self.registry, self.now = Cluster(), Azure(), Registry(), 0.0
         kube = KubeGateway(transport=self.cluster)
         self.collector = Assembly(
-            Settings(subscription_id="s", resource_group="r", cluster_name="c", deployment_mode="managed"),
+            Settings(subscription_id=SUBSCRIPTION, resource_group="r", cluster_name="c", deployment_mode="managed"),
             kube=kube,
             recorder=EventRecorder(kube, clock=lambda: NOW, instance="i"),
             session=self.azure,
@@ -164,3 +183,38 @@ async def test_pools_without_a_claim_are_shown_for_as_long_as_they_may_not_be_de
     await world.collector.collect()
 
     assert world.value(ORPHANS) == 0
+
+
+def launched_claim() -> dict[str, Any]:
+    status = {"providerID": provider_id("ws1"), "conditions": reached(LAUNCHED)}
+    claim = kaito_claim("ws1", uid="1", status=status)
+    claim["metadata"]["resourceVersion"] = "101"
+    return claim
+
+
+async def test_claim_that_is_launched_while_its_pool_cannot_be_on_the_list_yet_is_kept() -> None:
+    world = World()
+    world.azure.is_running = True
+    world.cluster.nodes = [raw_node("nodepool1")]
+    world.cluster.claims = [kaito_claim("ws1", uid="1")]
+    await world.collector.synchronise()
+
+    def launch() -> None:
+        # The pool is asked for when the list has been put together; its Node joins before the claims are listed.
+        world.azure.pools = [pool_of("1")]
+        world.cluster.claims = [launched_claim()]
+        world.cluster.nodes = [raw_node("nodepool1"), raw_node("ws1", ready="False")]
+
+    world.azure.meanwhile = launch
+    await world.collector.collect()
+
+    assert world.cluster.deleted == []
+
+    world.azure.meanwhile = world.azure.pools.clear
+    await world.collector.collect()
+
+    assert world.cluster.deleted == []
+
+    await world.collector.collect()
+
+    assert world.cluster.deleted == ["ws1"]

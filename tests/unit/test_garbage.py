@@ -10,6 +10,7 @@ from provisioner.apis.agentpool import AgentPool
 from provisioner.apis.conditions import LAUNCHED, REGISTERED
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
+from provisioner.nodeclaim import garbage
 from provisioner.nodeclaim.garbage import is_same_cluster, lost_claims, orphaned_pools
 from tests.unit.builders import (
     CREATED,
@@ -86,11 +87,17 @@ def launched(*kinds: str, vm: str = provider_id(NAME), **changes: Any) -> NodeCl
     return claim(status={"providerID": vm, "conditions": reached(LAUNCHED, *kinds)}, **changes)
 
 
-def lost(claim: NodeClaim, *nodes: Node, pools: tuple[AgentPool, ...] = ()) -> bool:
+def lost(claim: NodeClaim, *nodes: Node, pools: tuple[AgentPool, ...] = (), before: NodeClaim | None = None) -> bool:
+    """Tell whether the claim is lost; `before` is what it was when the pools were listed, which it may be still."""
     by_provider_id: dict[str, list[Node]] = {}
     for joined in nodes:
         by_provider_id.setdefault(joined.provider_id.lower(), []).append(joined)
-    found = lost_claims([claim], pools={pool.name: pool for pool in pools}, nodes=by_provider_id)
+    found = lost_claims(
+        [claim],
+        launched_before=garbage.launched([before or claim]),
+        pools={pool.name: pool for pool in pools},
+        nodes=by_provider_id,
+    )
     assert found in ([], [claim])
     return found == [claim]
 
@@ -108,6 +115,13 @@ def lost(claim: NodeClaim, *nodes: Node, pools: tuple[AgentPool, ...] = ()) -> b
 def test_launched_claim_is_lost_when_the_pool_of_its_vm_is_gone(gone: NodeClaim) -> None:
     assert lost(gone)
     assert lost(gone, node(ready="Unknown", provider_id=gone.provider_id))
+
+
+def test_claim_that_was_launched_after_the_pools_were_listed_is_not_lost() -> None:
+    assert not lost(launched(), before=claim())
+    assert not lost(launched(), node(ready="False"), before=claim())
+    # Another claim of that name.
+    assert not lost(launched(), before=launched(uid="earlier"))
 
 
 def test_claim_is_judged_by_its_provider_id_and_not_by_its_name() -> None:
