@@ -7,12 +7,13 @@ forgotten at once, so events may be late, doubled or lost.
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
 from provisioner.apis import names
 from provisioner.apis.conditions import LAUNCHED
+from provisioner.apis.node import Node
 from provisioner.azure.inventory import Inventory
 from provisioner.kube.gateway import Conflict, Forbidden, Gone, KubeError, KubeGateway, Unavailable, Unserved
 from provisioner.kube.metrics import Registry
@@ -119,6 +120,7 @@ class Controller:
         view = await self._full_view(name)
         if view is None:
             return
+        self._look_at_deleted(view.nodes)
         claim, step = view.claim, reconcile(view)
         if step.again_after is not None:
             self._queue.add_after(key, step.again_after.total_seconds())
@@ -137,6 +139,12 @@ class Controller:
                     self._queue.add((names.NODECLAIM_KIND, waiting))
         if again or (step.wants_cluster and await self._cluster_state.refresh()):
             self._queue.add(key)
+
+    def _look_at_deleted(self, nodes: Iterable[Node]) -> None:
+        """Have Nodes looked at that are being deleted: if an answer to us has told of it, no watch tells it as news."""
+        for node in nodes:
+            if node.is_deleting:
+                self._queue.add((NODE_KIND, node.name))
 
     async def _full_view(self, name: str) -> View | None:
         """Return the view of a claim, with the loads of its Nodes where it is being drained; None without a claim."""
@@ -210,9 +218,13 @@ class Controller:
             # The watch brings the newer object; nothing hangs on it.
             self._queue.retry(key)
         elif isinstance(error, Gone) and not isinstance(error, Unserved):
-            # Gone is what we were about to write to; the watch may tell of it later than a look would come.
+            # Gone is what we were about to write to, the claim or a Node; the watch may tell of it later than a look
+            # would come, and tells nothing new after this.
             await self._reread(key)
-            self._queue.forget(key)
+            if self._store.claim(key[1]) is None:
+                self._queue.forget(key)
+            else:
+                self._queue.retry(key)
         elif isinstance(error, Conflict):
             # Somebody was faster, most often the node lifecycle controller on a young Node: decide anew.
             await self._reread(key)
@@ -241,6 +253,7 @@ class Controller:
                     self._store.put_node(fresh)
                 else:
                     self._store.remove_node(node.name, uid=node.uid)
+                    self._actuator.forget_node(node.name)
         except KubeError as error:
             _log.info("claim not read again", extra={"error": str(error)})
             self._queue.retry(key)

@@ -15,7 +15,7 @@ from tests.chaos.program import Flaw
 _CLAIM_STATUS: Final = f"/apis/{names.NODECLAIM_API_VERSION}/{names.NODECLAIM_PLURAL}/"
 
 
-class _Kube:
+class Kube:
     """A way to the API server that leaves everything as it is."""
 
     def __init__(self, connection: Requests) -> None:
@@ -47,7 +47,7 @@ class _Kube:
         return await self.inner.call("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
 
-class _Impatient(_Kube):
+class _Impatient(Kube):
     """Lets a claim go with the first status that it gets while it is being deleted."""
 
     async def call(self, method: str, path: str, **rest: Any) -> Raw:
@@ -57,7 +57,7 @@ class _Impatient(_Kube):
         return answer
 
 
-class _Optimist(_Kube):
+class _Optimist(Kube):
     """Calls a claim Ready while its VM is taken down."""
 
     async def call(self, method: str, path: str, **rest: Any) -> Raw:
@@ -69,7 +69,7 @@ class _Optimist(_Kube):
         return await super().call(method, path, **rest)
 
 
-class _Fickle(_Kube):
+class _Fickle(Kube):
     """Writes another providerID with each status that has none."""
 
     async def call(self, method: str, path: str, **rest: Any) -> Raw:
@@ -80,7 +80,7 @@ class _Fickle(_Kube):
         return await super().call(method, path, **rest)
 
 
-class _Raising(_Kube):
+class _Raising(Kube):
     """Cannot patch Nodes."""
 
     async def call(self, method: str, path: str, **rest: Any) -> Raw:

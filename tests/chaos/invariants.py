@@ -8,6 +8,7 @@ from provisioner.apis import names
 from provisioner.apis.conditions import AWAITING_REASON, DEPENDENTS, LAUNCHED, READY, REGISTERED
 from provisioner.apis.node import Node, parse_node
 from provisioner.apis.nodeclaim import NodeClaim, parse_nodeclaim
+from provisioner.apis.times import parse_time
 from provisioner.nodeclaim.launch import CREATING
 from tests.chaos.azure import Azure, Pool
 from tests.chaos.objects import CLAIMS, NODES, Change, Objects, Raw
@@ -143,6 +144,9 @@ class Invariants:
             gone_at = self._gone_at.get(node.agent_pool, 0.0)
             if node.agent_pool not in self._azure.pools and self._world.loop.time() - gone_at > _NOTICED:
                 yield f"Node {node.name} is there and its agent pool is not"
+            deleted = parse_time(raw["metadata"].get("deletionTimestamp"))
+            if deleted is not None and self._world.now() - deleted > _DELETION:
+                yield f"Node {node.name} is still being deleted"
         for claim in claims.values():
             yield from self._unrest_of(claim)
 

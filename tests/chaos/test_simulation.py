@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos.__main__ import replay
 from tests.chaos.flaws import FLAWS
+from tests.chaos.ill_luck import ILL_LUCK
 from tests.chaos.program import Flaw
 from tests.chaos.simulation import simulate
 
@@ -22,6 +23,12 @@ def test_everything_ends_well_in_every_history(block: int) -> None:
     seeds = range(block * _IN_A_BLOCK, (block + 1) * _IN_A_BLOCK)
     broken = [outcome for outcome in map(simulate, seeds) if outcome.broken]
     assert not broken, "\n".join(f"seed {each.seed}: {each.broken}; see {replay(each.seed)}" for each in broken)
+
+
+@pytest.mark.parametrize("luck", ILL_LUCK.values(), ids=ILL_LUCK)
+def test_everything_ends_well_with_the_worst_of_luck(luck: Flaw) -> None:
+    broken = [outcome for seed in range(_IN_A_BLOCK) if (outcome := simulate(seed, flaw=luck)).broken]
+    assert not broken, "\n".join(f"seed {each.seed}: {each.broken}" for each in broken)
 
 
 def test_a_seed_is_the_same_history_wherever_it_runs() -> None:
