@@ -51,6 +51,8 @@ from provisioner.settings import Settings
 _RETRY_CAP: Final = 30.0
 # Seconds: ten times what a LIST may take.
 _STUCK_LIST: Final = 300.0
+# Seconds after which claims that are not Ready, and Nodes that go, are looked at whether anything has changed or not.
+_LOOK_AGAIN: Final = 600.0
 
 
 class Assembly:
@@ -71,6 +73,7 @@ class Assembly:
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
         rng: random.Random,
+        look_again: float = _LOOK_AGAIN,
     ) -> None:
         self.store = Store()
         self.queue: WorkQueue[Key] = WorkQueue(rng=rng, retry_cap=_RETRY_CAP, metrics=metrics)
@@ -205,10 +208,12 @@ class Assembly:
             enqueue_claims_of=self.triggers.enqueue_claims_of,
             relist_node_classes=self.triggers.relist_node_classes,
             forget_gone=self.triggers.forget_gone,
+            look_at_unsettled=self.triggers.look_at_unsettled,
             metrics=metrics,
             claim_metrics=claim_metrics,
             subscription_id=settings.subscription_id,
             interval=settings.garbage_interval,
+            look_again=look_again,
             on_cluster=self.region.note,
             clock=monotonic,
         )

@@ -33,7 +33,9 @@ class ClaimIds:
 class Collector:
     """Collects garbage, and in passing brings the store up to date: both need the same full lists.
 
-    A watch does not tell of what vanished while it was interrupted, so the lists are the only cure for ghosts.
+    A watch does not tell of what vanished while it was interrupted, so the lists are the only cure for ghosts. Every
+    `look_again` seconds what is not settled is looked at even where nothing has changed: a wake-up that was lost, by
+    whosever fault, costs minutes and no claim.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class Collector:
         enqueue_claims_of: Callable[[Node], None],
         relist_node_classes: Callable[[], Awaitable[None]],
         forget_gone: Callable[[], None],
+        look_at_unsettled: Callable[[], None],
         metrics: Registry,
         claim_metrics: ClaimMetrics,
         subscription_id: str,
         interval: float,
+        look_again: float,
         on_cluster: Callable[[ManagedCluster], None],
         clock: Callable[[], float],
     ) -> None:
@@ -64,8 +68,11 @@ class Collector:
         self._enqueue_claims_of = enqueue_claims_of
         self._relist_node_classes = relist_node_classes
         self._forget_gone = forget_gone
+        self._look_at_unsettled = look_at_unsettled
         self._subscription_id = subscription_id
         self._interval = interval
+        self._look_again = look_again
+        self._looked_at = clock()
         self._on_cluster = on_cluster
         self._claim_metrics = claim_metrics
         self._clock = clock
@@ -121,6 +128,9 @@ class Collector:
         for name in changed:
             self._enqueue(name)
         self._forget_gone()
+        if started - self._looked_at >= self._look_again:
+            self._looked_at = started
+            self._look_at_unsettled()
         self._listed_at = started
         if not is_first:
             # What a list has told before the watch could is among them: a few are no sign of anything.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from provisioner.apis import names
 from provisioner.apis.agentpool import AgentPool
-from provisioner.apis.conditions import INITIALIZED, LAUNCHED
+from provisioner.apis.conditions import INITIALIZED, LAUNCHED, READY
 from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.azure.inventory import Inventory, Lookup
@@ -140,6 +140,15 @@ class Triggers:
         """Have every claim looked at: something has changed that concerns them all."""
         for claim in self._store.claims:
             self.enqueue(claim.name)
+
+    def look_at_unsettled(self) -> None:
+        """Have every claim looked at that is not Ready or is being deleted, and every Node that is being deleted."""
+        for claim in self._store.claims:
+            if claim.is_deleting or not claim.is_true(READY):
+                self.enqueue(claim.name)
+        for node in self._store.nodes:
+            if node.is_deleting:
+                self._queue.add((NODE_KIND, node.name))
 
     def look_at_waiting(self) -> None:
         """Have every claim looked at that has no node yet: quota or capacity may have come."""

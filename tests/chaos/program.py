@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -98,6 +99,8 @@ class Program:
                 monotonic=loop.time,
                 now=self._world.now,
                 rng=self._world.dice(f"controller {self.life.number}").rng,
+                # A wake-up that is lost is to be found, and not to be made up for.
+                look_again=math.inf,
             )
             services = [self._service(each) for each in parts.services()]
             with contextlib.suppress(TimeoutError):

@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 
 from provisioner.apis import names
-from provisioner.apis.conditions import LAUNCHED
+from provisioner.apis.conditions import LAUNCHED, READY
 from provisioner.apis.failure import Failure, FailureClass
 from provisioner.azure.errors import ArmFailure
 from provisioner.azure.session import ArmResponse, AzureTarget
@@ -18,6 +18,7 @@ from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.metrics import Registry
 from provisioner.nodeclaim.assembly import Assembly
+from provisioner.nodeclaim.keys import NODE_KIND, Key
 from provisioner.settings import Settings
 from tests.unit.builders import NOW, kaito_claim, provider_id, raw_node, reached
 
@@ -108,7 +109,7 @@ class World:
     def __init__(self) -> None:
         self.cluster, self.azure, self.registry, self.now = Cluster(), Azure(), Registry(), 0.0
         kube = KubeGateway(transport=self.cluster)
-        self.collector = Assembly(
+        parts = Assembly(
             Settings(subscription_id=SUBSCRIPTION, resource_group="r", cluster_name="c", deployment_mode="managed"),
             kube=kube,
             recorder=EventRecorder(kube, clock=lambda: NOW, instance="i"),
@@ -117,7 +118,18 @@ class World:
             monotonic=lambda: self.now,
             now=lambda: NOW,
             rng=random.Random(1),  # noqa: S311
-        ).collector
+        )
+        self.collector, self.queue = parts.collector, parts.queue
+
+    async def looked_at(self) -> set[Key]:
+        """Return what is to be looked at, and note that it has been."""
+        keys = set()
+        while len(self.queue):
+            key = await self.queue.get()
+            assert key is not None
+            self.queue.done(key)
+            keys.add(key)
+        return keys
 
     def value(self, series: str) -> float | None:
         lines = (line.rpartition(" ") for line in self.registry.expose().splitlines())
@@ -218,3 +230,37 @@ async def test_claim_that_is_launched_while_its_pool_cannot_be_on_the_list_yet_i
     await world.collector.collect()
 
     assert world.cluster.deleted == ["ws1"]
+
+
+async def test_what_is_not_settled_is_looked_at_every_ten_minutes_though_nothing_has_changed() -> None:
+    world = World()
+    world.cluster.claims = [
+        kaito_claim("waits", uid="1"),
+        kaito_claim("ready", uid="2", status={"conditions": reached(READY)}),
+        kaito_claim(
+            "goes",
+            uid="3",
+            status={"conditions": reached(READY)},
+            deleted=NOW,
+            finalizers=(names.TERMINATION_FINALIZER,),
+        ),
+    ]
+    world.cluster.nodes = [raw_node("a"), raw_node("b", deleting=True, name="going")]
+    await world.collector.synchronise()
+    await world.looked_at()
+
+    world.now = 599.0
+    await world.collector.synchronise()
+
+    assert await world.looked_at() == set()
+
+    world.now = 600.0
+    await world.collector.synchronise()
+
+    kind = names.NODECLAIM_KIND
+    assert await world.looked_at() == {(kind, "waits"), (kind, "goes"), (NODE_KIND, "going")}
+
+    world.now = 1199.0
+    await world.collector.synchronise()
+
+    assert await world.looked_at() == set()
