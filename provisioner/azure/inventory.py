@@ -91,6 +91,8 @@ class Inventory:
         self._known = PoolIndex()
         # Names that somebody asked for and was told nothing about: they are told when there is something to tell.
         self._asked: set[str] = set()
+        # By claim's UID: after which LIST absence was to be confirmed, and who is to be told of it.
+        self._to_confirm: dict[str, tuple[int, str]] = {}
         # Notes and LISTs are ordered by a counter: two of them can happen within one tick of the clock.
         self._order = 0
         self._applied_order = 0
@@ -122,6 +124,25 @@ class Inventory:
     def of_claim(self, uid: str) -> tuple[AgentPool, ...]:
         """Return those of `pools` that carry our tag for the claim of that UID, whatever they are called."""
         return self._known.of_claim(uid)
+
+    def is_confirmed(self, uid: str, *, name: str) -> bool:
+        """Tell whether a LIST has begun since this was first asked for the claim of that UID, and has succeeded.
+
+        What was asked for may take effect any time after its answer was lost, so that a pool that `lookup` has called
+        absent for minutes may be there by now. Whoever is not to miss it asks here once more, and is told by the
+        pool's `name` when to ask again.
+        """
+        order, _ = self._to_confirm.setdefault(uid, (self._order, name))
+        return self._applied_order > order
+
+    def forget(self, uid: str) -> None:
+        """Drop what was asked for a claim that is gone."""
+        self._to_confirm.pop(uid, None)
+
+    def retain(self, uids: Collection[str]) -> None:
+        """Drop what was asked for all claims but these."""
+        for uid in self._to_confirm.keys() - uids:
+            del self._to_confirm[uid]
 
     @property
     def listed_at(self) -> float | None:
@@ -210,10 +231,11 @@ class Inventory:
             raise
         self._sent_at = started
         if order > self._applied_order:
+            confirmed = {name for asked, name in self._to_confirm.values() if self._applied_order <= asked < order}
             self._applied_order = order
             self._failures = 0
             everything = self._set_failure(None)
-            self._announce(self._take_over(pools, order=order, started=started) | everything)
+            self._announce(self._take_over(pools, order=order, started=started) | everything | confirmed)
         return None
 
     async def run(self) -> None:

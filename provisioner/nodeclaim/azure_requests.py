@@ -71,6 +71,14 @@ class Notes(Protocol):
         """Ask for a LIST soon."""
         ...
 
+    def forget(self, uid: str) -> None:
+        """Drop what is known about a claim."""
+        ...
+
+    def retain(self, uids: Collection[str]) -> None:
+        """Drop what is known about all claims but these."""
+        ...
+
 
 class Doubts(Protocol):
     """Who reads the quota; `Quotas` is one."""
@@ -136,12 +144,14 @@ class AzureRequests:
         """Drop what was learned about a claim that is gone, or has its VM."""
         self._setbacks.pop(uid, None)
         self._instances.pop(uid, None)
+        self._notes.forget(uid)
 
     def retain(self, uids: Collection[str]) -> None:
         """Drop what was learned about all claims but these."""
         for known in (self._setbacks, self._instances):
             for uid in known.keys() - uids:
                 del known[uid]
+        self._notes.retain(uids)
 
     async def ask(self, view: View, step: Step) -> Answer:
         """Ask Azure; tell whether a decision can rest on something new: an answer, or a refusal to show."""

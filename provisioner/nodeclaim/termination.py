@@ -57,8 +57,10 @@ def terminate(view: View, draft: Draft) -> None:
     Keyed on the pool, not on the providerID: a pool exists and costs money long before its VM has an ID.
     """
     deadline = _deadline(view, draft)
+    # Asked from the first look on, so that nobody waits for it once the pool is gone.
+    is_uncertain = _is_uncertain(view)
     pools = _own_pools(view)
-    if not pools and _is_uncertain(view):
+    if not pools and is_uncertain:
         draft.refresh = True
         # The inventory tells of the name that it was asked for, under which nobody may find the claim; and of nothing
         # when it has only become old enough.
@@ -311,7 +313,11 @@ def _own_pools(view: View) -> list[AgentPool]:
 def _is_uncertain(view: View) -> bool:
     # All are asked for: the inventory tells only of names that were, and under the first everybody finds the claim.
     candidates = (view.pool_name, pool_name(view.claim.name), pool_name(view.claim.name, alternative=True))
-    return not view.pools.is_settled or Lookup.UNKNOWN in [view.pools.lookup(name) for name in candidates]
+    # A request whose answer was lost may take effect when LISTs have long shown no pool. One has to have begun since
+    # the claim was seen to go, where a pool can have been asked for at all: its name is recorded before that.
+    is_late_enough = not view.claim.agent_pool or view.pools.is_confirmed(view.claim.uid, name=view.pool_name)
+    is_unknown = Lookup.UNKNOWN in [view.pools.lookup(name) for name in candidates]
+    return is_unknown or not is_late_enough or not view.pools.is_settled
 
 
 def _delete(view: View, draft: Draft, pools: list[AgentPool]) -> None:

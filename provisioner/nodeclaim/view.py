@@ -47,6 +47,13 @@ class Pools(Protocol):
         """Return the pool, or whether it is certain that there is none."""
         ...
 
+    def is_confirmed(self, uid: str, *, name: str) -> bool:
+        """Tell whether they were listed since that was first asked for the claim of that UID.
+
+        Claims of the pool `name` are looked at when they are.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setback:

@@ -254,6 +254,7 @@ class Listed:
     failure: Failure | None = None
     asked: set[str] = field(default_factory=set)
     is_settled: bool = True
+    confirmed: bool = True
 
     @property
     def pools(self) -> Mapping[str, AgentPool]:
@@ -267,6 +268,10 @@ class Listed:
         if name in self.unknown:
             return Lookup.UNKNOWN
         return self.known.get(name, Lookup.ABSENT)
+
+    def is_confirmed(self, uid: str, *, name: str) -> bool:
+        self.asked.add(name)
+        return self.confirmed
 
 
 def listed(*pools: AgentPool, unknown: Iterable[str] = (), failure: Failure | None = None) -> Listed:

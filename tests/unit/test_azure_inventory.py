@@ -110,6 +110,41 @@ async def test_the_first_lists_may_miss_what_an_earlier_run_has_asked_for() -> N
 
 
 @virtual_time
+async def test_absence_is_confirmed_by_a_list_that_begins_after_it_was_asked_for() -> None:
+    bench = Bench()
+    await bench.refresh()
+    on_its_way = await bench.slow_refresh()
+    assert not bench.inventory.is_confirmed("uid-1", name="a")
+    await on_its_way.arrive()
+    assert not bench.inventory.is_confirmed("uid-1", name="a")
+    bench.azure.error = failure()
+    with pytest.raises(ArmFailure):
+        await bench.inventory.refresh()
+    assert not bench.inventory.is_confirmed("uid-1", name="a")
+    bench.azure.error = None
+    bench.changes.clear()
+    await bench.refresh()
+    assert {"a"} in bench.changes, "whoever asked is told"
+    assert bench.inventory.is_confirmed("uid-1", name="a")
+    assert not bench.inventory.is_confirmed("uid-2", name="a"), "another claim of that name has asked only now"
+    bench.changes.clear()
+    await bench.refresh()
+    await bench.refresh()
+    assert bench.changes == [{"a"}], "once"
+
+
+@virtual_time
+async def test_what_was_to_be_confirmed_for_a_claim_that_is_gone_is_forgotten() -> None:
+    bench = Bench()
+    for uid in ("1", "2", "3"):
+        assert not bench.inventory.is_confirmed(uid, name="a")
+    await bench.refresh()
+    bench.inventory.forget("1")
+    bench.inventory.retain({"2"})
+    assert [bench.inventory.is_confirmed(uid, name="a") for uid in ("1", "2", "3")] == [False, True, False]
+
+
+@virtual_time
 async def test_a_list_that_fails_makes_nothing_known_and_forgets_nothing() -> None:
     bench = Bench()
     bench.azure.error = failure()

@@ -1,8 +1,6 @@
 """What the controller learns from the answers to its own requests is as good as what a watch tells it."""
 
 import asyncio
-import contextlib
-import itertools
 import random
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -111,25 +109,26 @@ async def test_claim_whose_node_was_gone_when_it_was_to_be_let_go_is_let_go_itse
             gone.set()
 
     objects.on_change.append(on_change)
-    kube, seconds = KubeGateway(transport=cluster), itertools.count(step=100.0)
+    kube, loop, slept = KubeGateway(transport=cluster), asyncio.get_running_loop(), [0.0]
     parts = Assembly(
         Settings(subscription_id="s", resource_group="r", cluster_name="c", deployment_mode="managed"),
         kube=kube,
         recorder=EventRecorder(kube, clock=lambda: datetime.now(UTC), instance="i"),
         session=Azure(),
         metrics=Registry(),
-        # No LIST is so soon that it could miss what an earlier run has asked for.
-        monotonic=lambda: next(seconds),
+        monotonic=lambda: loop.time() + slept[0],
         now=lambda: datetime.now(UTC),
         rng=random.Random(1),  # noqa: S311
     )
+    # No LIST is so soon that it could miss what an earlier run has asked for.
+    slept[0] = 100.0
     await parts.collector.collect()
-    worker = asyncio.create_task(parts.controller.work())
+    tasks = [asyncio.create_task(parts.controller.work()), asyncio.create_task(parts.inventory.run())]
 
     async with asyncio.timeout(10.0):
         await gone.wait()
 
     assert objects.get(NODES, "n") is None
-    worker.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await worker
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -246,6 +246,24 @@ def test_claim_is_held_while_a_pool_of_an_earlier_run_may_not_be_listed_yet() ->
     assert draft.again_after == timedelta(seconds=1)
 
 
+def test_claim_that_may_have_asked_for_a_pool_is_held_until_a_list_is_newer_than_its_deletion() -> None:
+    """What was asked for without an answer may have taken effect since the last one."""
+    stale = Listed(confirmed=False)
+    draft = after(view(deleted(pool="recorded"), node(), pools=stale))
+    assert (draft.release, draft.deleted_nodes, draft.azure) == (False, (), None)
+    assert draft.refresh
+    assert draft.again_after is not None
+    assert "recorded" in stale.asked
+    never_asked = claim(deleted=NOW, finalizers=(names.TERMINATION_FINALIZER,))
+    assert after(view(never_asked, pools=stale)).release, "no name of a pool is recorded, so none was asked for"
+
+
+def test_list_newer_than_the_deletion_is_asked_for_before_the_pool_is_gone() -> None:
+    pools = Listed(known={NAME: pool()}, confirmed=False)
+    assert after(view(deleted(pool=NAME), pools=pools)).azure == DeletePool(name=NAME)
+    assert NAME in pools.asked
+
+
 def test_failing_list_is_what_the_deleted_claim_shows() -> None:
     broken = failure(FailureClass.AUTH, "The identity may not list agent pools.")
     draft = after(view(deleted(), pools=listed(unknown=[NAME], failure=broken)))
