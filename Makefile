@@ -51,12 +51,12 @@ chaos: $(READY) ## many simulated histories, SEEDS=10000 of them; the unit tests
 	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),10000) --jobs $(JOBS)
 
 # Tests wait far more than they work, so more of them run side by side than there are cores: each process has a control
-# plane of its own, and of the real one two are as much as two cores run in time.
+# plane of its own, of which the real one takes more to run.
 embedded: $(READY) ## the tests on the control plane in Python
-	$(BIN)/pytest -m embedded -n 3 --dist loadfile
+	$(BIN)/pytest -m embedded -n 4 --dist loadfile
 
 real: $(READY) control-plane karpenter-suite helm lua ## the tests on the real control plane
-	$(BIN)/pytest -m real -n 2 --dist loadfile
+	$(BIN)/pytest -m real -n 3 --dist loadfile
 
 test-serving: $(READY) serving-environment ## the tests of the serving image's program with the real vLLM, on CPU
 	$(BIN)/pytest -m serving -n 2 --dist loadfile

@@ -21,6 +21,7 @@ Object = dict[str, Any]
 CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 NODE_CLASSES = "/apis/kaito.sh/v1alpha1/kaitonodeclasses"
 NODES = "/api/v1/nodes"
+WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 EVENTS = "/api/v1/namespaces/default/events"
 MERGE_PATCH = "application/merge-patch+json"
@@ -165,8 +166,9 @@ class Kube:
         return await self.items(f"{EVENTS}?fieldSelector=involvedObject.name={name}")
 
     async def clear(self) -> None:
-        """Take away what a test has left: claims with their finalizers, Nodes, Events."""
-        for path in (CLAIMS, NODE_CLASSES, NODES, EVENTS):
+        """Take away what a test has left: Workspaces and claims with their finalizers, Nodes, Events."""
+        has_workspaces = await self.get(CRDS, "workspaces.kaito.sh") is not None
+        for path in (*((WORKSPACES,) if has_workspaces else ()), CLAIMS, NODE_CLASSES, NODES, EVENTS):
             for item in await self.items(path):
                 name = item["metadata"]["name"]
                 if item["metadata"].get("finalizers"):

@@ -16,11 +16,10 @@ from fakes.controller import ControllerProcess
 from provisioner.apis import names
 from tests.claims import A100
 from tests.conftest import SCALE
-from tests.kube import CLAIMS, NODES, ApiError, Kube, Object, condition, eventually
+from tests.kube import CLAIMS, NODES, WORKSPACES, ApiError, Kube, Object, condition, eventually
 from tests.scenarios.running import running
 
 EXAMPLES: Final = Path(__file__).parents[1] / "examples"
-WORKSPACES: Final = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 STATEFUL_SETS: Final = "/apis/apps/v1/namespaces/default/statefulsets"
 JOBS: Final = "/apis/batch/v1/namespaces/default/jobs"
 SERVICES: Final = "/api/v1/namespaces/default/services"

@@ -18,13 +18,12 @@ from fakes.controller import ControllerProcess
 from tests.claims import A100, kaito_claim
 from tests.conftest import SCALE
 from tests.hub import GIB, HubServer
-from tests.kube import CLAIMS, NODE_CLASSES, Kube, eventually, is_true
+from tests.kube import CLAIMS, NODE_CLASSES, WORKSPACES, Kube, eventually, is_true
 from tests.scenarios.asking import PATIENCE, ROOT, ask, assert_told, environment
 
 FAMILY: Final = "StandardNCADSA100v4Family"
 H100: Final = "Standard_NC40ads_H100_v5"
 CLOSED: Final = "Standard_NCC40ads_H100_v5"
-WORKSPACES: Final = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 
 WORKSPACE: Final[Mapping[str, Any]] = {
     "apiVersion": "kaito.sh/v1beta1",

@@ -14,13 +14,12 @@ from fakes.cluster.interface import ControlPlane
 from fakes.proxy import Delay, FaultProxy
 from fakes.proxy.faults import Active
 from tests.claims import A100
-from tests.kube import NODES, Object, eventually
+from tests.kube import NODES, WORKSPACES, Object, eventually
 from tests.scenarios.on_azure import AGES, PUT, hurry, pools, put_pool, statuses
 from tests.scenarios.on_azure import settings as azure_settings
 from tests.scenarios.on_workspaces import (
     SECRETS,
     STATEFUL_SETS,
-    WORKSPACES,
     Serving,
     inference,
     registry_secret,

@@ -9,13 +9,12 @@ from fakes.azure import Answer
 from fakes.cluster.interface import ControlPlane
 from fakes.nodes import FaultKind, NodeSettings
 from provisioner.apis import names
-from tests.kube import condition, eventually, is_true
+from tests.kube import WORKSPACES, condition, eventually, is_true
 from tests.scenarios.on_azure import AGES, PUT, hurry, pools, wait_pool
 from tests.scenarios.on_azure import settings as azure_settings
 from tests.scenarios.on_workspaces import (
     SECRETS,
     STATEFUL_SETS,
-    WORKSPACES,
     Serving,
     inference,
     registry_secret,

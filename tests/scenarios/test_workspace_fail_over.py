@@ -11,8 +11,8 @@ import pytest
 from fakes.cluster.interface import ControlPlane
 from fakes.proxy import Delay
 from provisioner.apis import names
-from tests.kube import CLAIMS, Kube, eventually
-from tests.scenarios.on_workspaces import WORKSPACES, clear_workspaces, inference, workspace_environment
+from tests.kube import CLAIMS, WORKSPACES, Kube, eventually
+from tests.scenarios.on_workspaces import clear_workspaces, inference, workspace_environment
 from tests.scenarios.running import running
 from tests.scenarios.two_instances import (
     FATES,

@@ -12,12 +12,11 @@ import pytest_asyncio
 
 from fakes.cluster.interface import ControlPlane
 from tests.claims import A100
-from tests.kube import CRDS, Object, condition, eventually
+from tests.kube import CRDS, WORKSPACES, Object, condition, eventually
 from tests.scenarios.on_azure import PUT, pools, statuses
 from tests.scenarios.on_workspaces import (
     CONFIG_MAPS,
     SECRETS,
-    WORKSPACES,
     Serving,
     config_map,
     inference,

@@ -9,9 +9,9 @@ from fakes.cluster.embedded import EmbeddedCluster
 from fakes.cluster.interface import ControlPlane
 from provisioner.apis import names
 from tests.conftest import SCALE
-from tests.kube import CLAIMS, eventually
+from tests.kube import CLAIMS, WORKSPACES, eventually
 from tests.scenarios.on_azure import pools
-from tests.scenarios.on_workspaces import STATEFUL_SETS, WORKSPACES, inference, serving
+from tests.scenarios.on_workspaces import STATEFUL_SETS, inference, serving
 
 WORKSPACE_COUNT = 100
 # Of the family of the size that they ask for, and of the region.

@@ -11,9 +11,9 @@ from fakes.azure.settings import Settings as AzureSettings
 from fakes.cluster.interface import ControlPlane
 from tests.claims import kaito_claim
 from tests.conftest import SCALE
-from tests.kube import CLAIMS, Kube, Object
+from tests.kube import CLAIMS, WORKSPACES, Kube, Object
 from tests.scenarios.on_azure import PUT, pools
-from tests.scenarios.on_workspaces import SERVICES, STATEFUL_SETS, WORKSPACES, Serving, inference, serving
+from tests.scenarios.on_workspaces import SERVICES, STATEFUL_SETS, Serving, inference, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,13 +11,12 @@ from fakes.cluster.interface import ControlPlane
 from fakes.controller import ControllerProcess
 from provisioner.apis import names
 from tests.claims import A100
-from tests.kube import CLAIMS, NODES, Object, condition, eventually, is_true
+from tests.kube import CLAIMS, NODES, WORKSPACES, Object, condition, eventually, is_true
 from tests.scenarios.on_azure import pools, put_pool
 from tests.scenarios.on_workspaces import (
     PATIENCE,
     SERVICES,
     STATEFUL_SETS,
-    WORKSPACES,
     Serving,
     inference,
     serving,

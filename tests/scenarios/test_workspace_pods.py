@@ -7,12 +7,11 @@ import pytest_asyncio
 
 from fakes.cluster.interface import ControlPlane
 from fakes.nodes import PodFault
-from tests.kube import Object, condition, eventually, has_reason, is_true
+from tests.kube import WORKSPACES, Object, condition, eventually, has_reason, is_true
 from tests.scenarios.on_workspaces import (
     JOBS,
     PODS,
     SECRETS,
-    WORKSPACES,
     Serving,
     inference,
     registry_secret,

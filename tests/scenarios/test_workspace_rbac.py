@@ -10,12 +10,11 @@ import pytest_asyncio
 from fakes.cluster.interface import ControlPlane
 from fakes.proxy import Answer, Call, FaultProxy
 from tests.claims import A100
-from tests.kube import eventually
+from tests.kube import WORKSPACES, eventually
 from tests.scenarios.on_azure import put_pool
 from tests.scenarios.on_workspaces import (
     CONFIG_MAPS,
     SECRETS,
-    WORKSPACES,
     Serving,
     config_map,
     inference,

@@ -9,12 +9,11 @@ from fakes.cluster.interface import ControlPlane
 from fakes.controller import ControllerProcess
 from provisioner.apis import names
 from tests.claims import A100
-from tests.kube import Object, eventually
+from tests.kube import WORKSPACES, Object, eventually
 from tests.scenarios.on_workspaces import (
     CONFIG_MAPS,
     SERVICES,
     STATEFUL_SETS,
-    WORKSPACES,
     Serving,
     config_map,
     inference,

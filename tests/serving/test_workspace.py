@@ -13,8 +13,8 @@ from fakes.cluster.embedded import EmbeddedCluster
 from fakes.controller import ControllerProcess
 from fakes.demo.serving import Serving, find_route
 from tests.conftest import PACE, SCALE
-from tests.kube import Kube, Object, eventually
-from tests.scenarios.on_workspaces import CONFIG_MAPS, PODS, WORKSPACES, workspace_environment
+from tests.kube import WORKSPACES, Kube, Object, eventually
+from tests.scenarios.on_workspaces import CONFIG_MAPS, PODS, workspace_environment
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "workspace-cpu.yaml"
 NAME = "phi-4-mini"
