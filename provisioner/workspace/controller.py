@@ -15,7 +15,7 @@ from provisioner.apis.node import Node
 from provisioner.apis.nodeclaim import NodeClaim
 from provisioner.apis.workspace import Workspace
 from provisioner.gpus import presets
-from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Unavailable
+from provisioner.kube.errors import Conflict, Forbidden, Gone, KubeError, Rejected, Unavailable
 from provisioner.kube.metrics import Registry
 from provisioner.kube.objects import Kind, Objects
 from provisioner.kube.queue import WorkQueue
@@ -239,8 +239,23 @@ class Controller:
         step = reconcile(view)
         if step.again_after is not None:
             self._queue.add_after(key, step.again_after.total_seconds())
-        if await self._actuator.carry_out(view, step):
+        if (step.claims and await self._have_nodes_come(view)) or await self._actuator.carry_out(view, step):
             self._queue.add(key)
+
+    async def _have_nodes_come(self, view: View) -> bool:
+        """Tell whether there are Nodes for the Workspace, or changes to them, of which the watch had not told.
+
+        Somebody may label a Node and write the Workspace in one breath. A claim costs a GPU node, a look does not.
+        """
+        labels = view.workspace.resource.label_selector.match_labels
+        try:
+            raws, _ = await self._objects.list(NODES, labels=",".join(f"{key}={labels[key]}" for key in sorted(labels)))
+        except Rejected:
+            # By no such labels can a Node be found. The claim is refused for them too, and the condition says so.
+            return False
+        for raw in raws:
+            self.on_node(None, raw)
+        return self._store.nodes_for(view.workspace) != view.nodes
 
     async def _view(self, workspace: Workspace) -> View:
         inputs, token = Inputs(), ""

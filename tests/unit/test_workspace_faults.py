@@ -75,6 +75,20 @@ async def test_brought_nodes_come_first_and_are_given_back() -> None:
 
 
 @virtual_time
+async def test_brought_node_of_which_the_watch_has_not_told_yet_spares_a_claim() -> None:
+    """Somebody labels a Node and writes the Workspace in one breath."""
+    async with World(0) as world:
+        await asyncio.sleep(5)
+        world.lags[NODES] = 60.0
+        world.brings("mine")
+        world.create()
+        await world.settle(5)
+        ends_ready(world, claims=0)
+        assert not world.api.journal[CLAIMS], "none was ever written"
+        assert world.status["workerNodes"] == ["mine"]
+
+
+@virtual_time
 async def test_claim_that_somebody_deletes_is_replaced() -> None:
     async with World(0) as world:
         world.create(resource=THREE)
