@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -174,6 +174,19 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def still_alive(pids: Iterable[int], *, patience: float = 10.0) -> list[int]:
+    """Return those that run even after so many seconds: what is killed takes a moment to be gone, a big one longer."""
+    left = list(pids)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            while True:
+                left = [pid for pid in left if is_alive(pid)]
+                if not left:
+                    break
+                await asyncio.sleep(_POLL)
+    return left
 
 
 def descendants(pid: int) -> list[int]:

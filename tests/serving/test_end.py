@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from fakes.serving.process import ServingProcess, is_alive
+from fakes.serving.process import ServingProcess, still_alive
 from tests.serving.conftest import Maker
 from tests.serving.streams import TOKENS, parts, read, stream_of
 
@@ -35,7 +35,7 @@ async def test_the_end_of_an_engine_is_the_end_of_the_program(make_server: Maker
         message = server.termination_message()
         assert message == "vLLM: engine core exited unexpectedly: the pod may have run out of memory\n"
         assert f"ERROR {message}" in server.log_text()
-        assert [pid for pid in everything if is_alive(pid)] == []
+        assert await still_alive(everything) == []
 
 
 async def test_while_it_loads_it_ends_at_once_and_leaves_nothing_behind(make_server: Maker, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ async def test_while_it_loads_it_ends_at_once_and_leaves_nothing_behind(make_ser
         assert await server.wait(patience=PATIENCE) == 0
         assert "ending while loading" in server.log_text()
         assert server.termination_message() == ""
-        assert [pid for pid in everything if is_alive(pid)] == []
+        assert await still_alive(everything) == []
 
 
 def engine(server: ServingProcess) -> int:

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from fakes.serving.process import ServingProcess, is_alive
+from fakes.serving.process import ServingProcess, still_alive
 from tests.serving.conftest import Maker, fixed_ports
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,13 +88,13 @@ async def test_the_group_begins_again_when_vllm_is_killed_on_a_worker(pair: Pair
 
     assert await pair.worker.wait(patience=PATIENCE) == 1
     assert pair.worker.termination_message() == "vLLM: it was ended by signal 9: the pod may have run out of memory\n"
-    assert [pid for pid in (vllm, *others) if is_alive(pid)] == []
+    assert await still_alive((vllm, *others)) == []
     # The kubelet starts it again. Its leader has begun with another, and ends for that.
     await pair.worker.start()
     ours = pair.leader.descendants()
     assert await pair.leader.wait(patience=PATIENCE) == 1
     assert pair.leader.termination_message().count("\n") == 1
-    assert [pid for pid in ours if is_alive(pid)] == []
+    assert await still_alive(ours) == []
     assert pair.worker.runs
 
     await pair.start()
@@ -108,4 +108,4 @@ async def test_a_group_that_is_told_to_end_ends(pair: Pair) -> None:
         member.terminate()
 
     assert [await member.wait(patience=PATIENCE) for member in pair.members] == [0, 0]
-    assert [pid for pid in all_of_it if is_alive(pid)] == []
+    assert await still_alive(all_of_it) == []

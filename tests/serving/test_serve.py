@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from fakes.serving.process import ServingProcess, is_alive
+from fakes.serving.process import ServingProcess, still_alive
 from provisioner.gpus.memory import kv_cache_bytes, page_bytes
 from provisioner.gpus.model_config import parse_config
 from tests.serving.conftest import Maker
@@ -131,4 +131,4 @@ async def test_what_is_in_flight_is_answered_in_full_when_it_is_told_to_end(
     assert re.search(r"draining: [123] requests? in flight", server.log_text())
     assert "cut short" not in server.log_text()
     assert server.termination_message() == ""
-    assert [pid for pid in everything if is_alive(pid)] == []
+    assert await still_alive(everything) == []
