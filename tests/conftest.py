@@ -46,26 +46,29 @@ def pytest_configure(config: pytest.Config) -> None:
         "embedded: runs on the control plane in Python; set by the fixture `control_plane`",
         "real: runs on the real control plane; set by the fixture `control_plane`, or by `real_only`",
         "real_only(reason): on the real control plane only, for that reason",
+        "embedded_only(reason): on the control plane in Python only, for that reason",
         "serving: runs vLLM on CPU; all of tests/serving",
     ):
         config.addinivalue_line("markers", line)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have whatever uses a control plane run on both."""
+    """Have whatever uses a control plane run on both, unless it says why on one alone."""
     if "control_plane" in metafunc.fixturenames:
-        kinds = ["real"] if metafunc.definition.get_closest_marker("real_only") else list(_CONTROL_PLANES)
+        alone = [kind for kind in _CONTROL_PLANES if metafunc.definition.get_closest_marker(f"{kind}_only")]
+        kinds = alone or list(_CONTROL_PLANES)
         params = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
         # The scope of the fixture: all tests on one come before the first one on the other.
         metafunc.parametrize("control_plane", params, indirect=True, scope="session")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark those as well that bring a real control plane of their own."""
-    mark = item.get_closest_marker("real_only")
-    if mark is not None:
-        assert mark.args, f"{item.nodeid} does not say why it is real_only"
-        item.add_marker("real")
+    """Mark those as well that bring a control plane of their own."""
+    for kind in _CONTROL_PLANES:
+        mark = item.get_closest_marker(f"{kind}_only")
+        if mark is not None:
+            assert mark.args, f"{item.nodeid} does not say why it is {kind}_only"
+            item.add_marker(kind)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -52,8 +52,9 @@ async def test_each_line_says_what_it_is_about(
         assert line["correlation_id"]
         assert line["request_id"]
         assert 0 < line["seconds"] < 60
-    # Of the reads, which come at a pace, only where everything is wanted.
-    assert bool(arm_calls(log, "GET")) == (level == "debug")
+    # Of the reads, which come at a pace, only where everything is wanted; but for one that the end has cut off.
+    reads = [entry for entry in arm_calls(log, "GET") if entry["level"] != "warning"]
+    assert bool(reads) == (level == "debug")
     own = [
         entry
         for entry in log

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from fakes.azure.settings import Settings as AzureSettings
-from fakes.cluster.embedded import EmbeddedCluster
 from fakes.cluster.interface import ControlPlane
 from provisioner.apis import names
 from tests.conftest import SCALE
@@ -20,9 +19,8 @@ QUOTA = {"StandardNCADSA100v4Family": 100_000, "cores": 1_000_000}
 PATIENCE = 240.0
 
 
+@pytest.mark.embedded_only("the real scheduler and controller manager take minutes for as many pods")
 async def test_a_hundred_workspaces(control_plane: ControlPlane, tmp_path: Path) -> None:
-    if not isinstance(control_plane, EmbeddedCluster):
-        pytest.skip("scheduler and controller manager take minutes for as many pods")
     azure = AzureSettings(scale=SCALE, max_agent_pools=2 * WORKSPACE_COUNT, quota=QUOTA)
     async with serving(control_plane, folder=tmp_path, azure=azure) as world:
         wanted = [f"many-{number:03}" for number in range(WORKSPACE_COUNT)]
