@@ -4,6 +4,7 @@ Level-triggered like the one of claims: a key in the queue says only that a Work
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -237,25 +238,26 @@ class Controller:
             return
         view = await self._view(workspace)
         step = reconcile(view)
+        if step.claims:
+            # Somebody may label a Node and write the Workspace in one breath, and a claim costs a GPU node.
+            await self._read_nodes(workspace)
+            view = dataclasses.replace(view, nodes=self._store.nodes_for(workspace))
+            step = reconcile(view)
         if step.again_after is not None:
             self._queue.add_after(key, step.again_after.total_seconds())
-        if (step.claims and await self._have_nodes_come(view)) or await self._actuator.carry_out(view, step):
+        if await self._actuator.carry_out(view, step):
             self._queue.add(key)
 
-    async def _have_nodes_come(self, view: View) -> bool:
-        """Tell whether there are Nodes for the Workspace, or changes to them, of which the watch had not told.
-
-        Somebody may label a Node and write the Workspace in one breath. A claim costs a GPU node, a look does not.
-        """
-        labels = view.workspace.resource.label_selector.match_labels
+    async def _read_nodes(self, workspace: Workspace) -> None:
+        """Take in the Nodes with the Workspace's labels, of which the watch may not have told yet."""
+        labels = workspace.resource.label_selector.match_labels
         try:
             raws, _ = await self._objects.list(NODES, labels=",".join(f"{key}={labels[key]}" for key in sorted(labels)))
         except Rejected:
             # By no such labels can a Node be found. The claim is refused for them too, and the condition says so.
-            return False
+            return
         for raw in raws:
             self.on_node(None, raw)
-        return self._store.nodes_for(view.workspace) != view.nodes
 
     async def _view(self, workspace: Workspace) -> View:
         inputs, token = Inputs(), ""
