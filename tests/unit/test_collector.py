@@ -2,9 +2,8 @@
 
 import json
 import random
-from collections.abc import Callable, Collection, Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -20,12 +19,13 @@ from provisioner.kube.metrics import Registry
 from provisioner.nodeclaim.assembly import Assembly
 from provisioner.nodeclaim.keys import NODE_KIND, Key
 from provisioner.settings import Settings
+from tests.unit import ways_out
 from tests.unit.builders import NOW, kaito_claim, provider_id, raw_node, reached
 
 SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 
 
-class Cluster:
+class Cluster(ways_out.Kubernetes):
     """An API server that has claims and Nodes to list, and lets claims be deleted."""
 
     def __init__(self) -> None:
@@ -34,36 +34,21 @@ class Cluster:
         self.deleted: list[str] = []
         self.is_away = False
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+    def answer(
+        self, method: str, path: str, query: Mapping[str, str | int], body: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         if self.is_away:
             raise Unavailable("it is away")
-        kind = path.rpartition("/")[2]
-        items = {"nodeclaims": self.claims, "nodes": self.nodes}.get(kind, [])
-        return {"metadata": {"resourceVersion": "1000"}, "items": items}
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str | int] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        assert (method, path.rpartition("/")[0].rpartition("/")[2]) == ("DELETE", "nodeclaims")
-        self.deleted.append(path.rpartition("/")[2])
+        kind, _, name = path.rpartition("/")
+        if method == "GET":
+            items = {"nodeclaims": self.claims, "nodes": self.nodes}.get(name, [])
+            return {"metadata": {"resourceVersion": "1000"}, "items": items}
+        assert (method, kind.rpartition("/")[2]) == ("DELETE", "nodeclaims")
+        self.deleted.append(name)
         return {}
 
 
-class Azure:
+class Azure(ways_out.Azure):
     """An AKS cluster; while it is stopped nothing may be deleted."""
 
     target = AzureTarget(subscription_id=SUBSCRIPTION, resource_group="r", cluster_name="c")
@@ -75,18 +60,7 @@ class Azure:
         # What happens while a list is on its way.
         self.meanwhile: Callable[[], None] = lambda: None
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        operation: str,
-        timeout: float,
-        accept: Collection[int],
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> ArmResponse:
+    def answer(self, operation: str) -> ArmResponse:
         assert operation == "managedclusters.get"
         properties = {
             "provisioningState": "Succeeded",
@@ -95,9 +69,7 @@ class Azure:
         }
         return ArmResponse(status=200, text=json.dumps({"location": "eastus", "properties": properties}))
 
-    async def list(
-        self, path: str, *, operation: str, timeout: float, query: Mapping[str, str]
-    ) -> tuple[Mapping[str, Any], ...]:
+    def listed(self) -> tuple[Mapping[str, Any], ...]:
         if self.is_away:
             raise ArmFailure(Failure(kind=FailureClass.INTERNAL, message="It is away."))
         pools = tuple(self.pools)

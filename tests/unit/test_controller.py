@@ -2,14 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from provisioner.apis import names
 from provisioner.apis.conditions import DRAINED, INSTANCE_TERMINATING, LAUNCHED, REGISTERED, VOLUMES_DETACHED
-from provisioner.azure.session import ArmResponse, AzureTarget
 from provisioner.kube.events import EventRecorder
 from provisioner.kube.gateway import KubeGateway
 from provisioner.kube.metrics import Registry
@@ -18,79 +16,26 @@ from provisioner.settings import Settings
 from tests.chaos.apiserver import ApiServer
 from tests.chaos.objects import CLAIMS, NODES, Change, Objects, Raw, place_of
 from tests.chaos.world import World
+from tests.unit import ways_out
 from tests.unit.builders import kaito_claim, provider_id, raw_node, reached
 
 
-class Cluster:
-    """An API server that nobody watches."""
+class Cluster(ways_out.Kubernetes):
+    """An API server that nobody watches. Somebody takes the finalizers off a Node just before the controller does."""
 
     def __init__(self) -> None:
         self.objects = Objects(now=lambda: datetime.now(UTC))
         self._server = ApiServer(World(1), self.objects)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    async def read(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Raw:
-        return self._server.answer("GET", path, query or {}, None)
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str | int] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> Raw:
-        self.arrives(method, path)
-        return self._server.answer(method, path, query or {}, body)
-
-    def arrives(self, method: str, path: str) -> None:
-        """Do nothing about it."""
-
-
-class LetGo(Cluster):
-    """Somebody takes the finalizers off a Node just before the controller does."""
-
-    def arrives(self, method: str, path: str) -> None:
+    def answer(self, method: str, path: str, query: Mapping[str, str | int], body: Mapping[str, Any] | None) -> Raw:
         place = place_of(path)
         if method == "PATCH" and place.plural == NODES and self.objects.get(NODES, place.key) is not None:
             self.objects.patch(NODES, place.key, {"metadata": {"finalizers": None}}, by="person")
-
-
-class Azure:
-    """An AKS cluster without agent pools."""
-
-    target = AzureTarget(subscription_id="s", resource_group="r", cluster_name="c")
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        operation: str,
-        timeout: float,
-        accept: Collection[int],
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> ArmResponse:
-        raise AssertionError(f"{method} {path} is not to be expected")
-
-    async def list(
-        self, path: str, *, operation: str, timeout: float, query: Mapping[str, str]
-    ) -> tuple[Mapping[str, Any], ...]:
-        return ()
+        return self._server.answer(method, path, query, body)
 
 
 async def test_claim_whose_node_was_gone_when_it_was_to_be_let_go_is_let_go_itself() -> None:
-    cluster = LetGo()
+    cluster = Cluster()
     objects = cluster.objects
     done = (LAUNCHED, REGISTERED, DRAINED, VOLUMES_DETACHED, INSTANCE_TERMINATING)
     status = {"providerID": provider_id("ws1"), "nodeName": "n", "conditions": reached(*done)}
@@ -114,7 +59,7 @@ async def test_claim_whose_node_was_gone_when_it_was_to_be_let_go_is_let_go_itse
         Settings(subscription_id="s", resource_group="r", cluster_name="c", deployment_mode="managed"),
         kube=kube,
         recorder=EventRecorder(kube, clock=lambda: datetime.now(UTC), instance="i"),
-        session=Azure(),
+        session=ways_out.Azure(),
         metrics=Registry(),
         monotonic=lambda: loop.time() + slept[0],
         now=lambda: datetime.now(UTC),
